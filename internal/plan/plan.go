@@ -1,0 +1,432 @@
+// Package plan decides which kernel functions to intercept for a target: the
+// functions of the catalog that it imports, and the release paths of the kinds
+// of objects that these hand out. Nothing else is touched.
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kedr/internal/catalog"
+	"kedr/internal/kernel"
+	"kedr/internal/target"
+)
+
+// NoArg stands for "no argument".
+const NoArg = 0xff
+
+// Mechanism is how a probe is attached.
+type Mechanism int
+
+// The mechanisms there are.
+const (
+	Exit       Mechanism = iota // trampoline at a function's return (fexit). Requires Linux 5.5
+	Entry                       // trampoline at a function's entry (fentry). Requires Linux 5.5
+	Tracepoint                  // raw tracepoint. Requires Linux 4.17
+)
+
+func (m Mechanism) String() string {
+	return [...]string{"fexit", "fentry", "raw tracepoint"}[m]
+}
+
+// Role is what a probe sees.
+type Role int
+
+// The roles there are.
+const (
+	Obtain Role = iota
+	Release
+)
+
+// SizeFrom says where an object's size is found.
+type SizeFrom int
+
+// The sources of a size.
+const (
+	SizeUnknown SizeFrom = iota
+	SizeArg              // argument A, times B if there is one
+	SizeOrder            // page size << A; one page if there is no A
+	SizeField            // 32 bits at Offset behind pointer A
+	SizeString           // of the string returned, its end included
+)
+
+// Size is where an object's size is found.
+type Size struct {
+	From   SizeFrom
+	A, B   uint8 // argument numbers
+	Offset uint32
+}
+
+// AddressFrom says where an address is found.
+type AddressFrom int
+
+// The sources of an address.
+const (
+	FromReturn  AddressFrom = iota
+	FromArg                 // argument Address
+	FromArray               // array Address with Count elements
+	FromRCUHead             // Address minus Count; Count itself if Address is NULL
+)
+
+// Probe is one program to attach.
+type Probe struct {
+	Role      Role
+	Mechanism Mechanism
+	Symbol    string // the kernel function or the tracepoint
+	Kind      string
+	Name      string // the catalog's name for it
+
+	Args      uint8 // how many the function has
+	From      AddressFrom
+	Address   uint8
+	Count     uint8
+	Space     catalog.Space
+	Size      Size
+	CallSite  uint8 // argument of a tracepoint that names the caller
+	NotIf     uint8
+	Replaces  uint8
+	Wraps     bool
+	CheckOnly bool
+
+	// Through lists functions that are passed over in looking for the caller.
+	Through []string
+}
+
+// Unwatched is an import that cannot be intercepted here.
+type Unwatched struct {
+	Function string
+	Reason   string
+}
+
+// Plan is what to attach for a set of targets.
+type Plan struct {
+	Targets   []*target.Module
+	Probes    []Probe
+	Unwatched []Unwatched
+	Pages     bool // addresses of pages have to be turned into their struct page
+}
+
+// Kernel is what a plan has to know of the kernel it is for.
+type Kernel interface {
+	Params(function string) ([]kernel.Param, error)
+	Tracepoint(name string) ([]kernel.Param, error)
+	Field(structure, path string) (uint32, error)
+}
+
+// New makes the plan. It fails only where the kernel can't be asked at all; a
+// function that can't be watched is listed in Unwatched.
+func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error) {
+	b := builder{catalog: c, kernel: k, plan: &Plan{Targets: targets}, seen: make(map[string]int)}
+	kinds := make(map[string]bool)
+	var imports []string
+	for _, t := range targets {
+		for _, im := range t.Imports {
+			imports = append(imports, im.Name)
+		}
+	}
+	slices.Sort(imports)
+	imports = slices.Compact(imports)
+
+	for _, name := range imports {
+		if f, ok := c.Obtain(name); ok {
+			kinds[f.Kind] = true
+			for _, also := range f.Also {
+				kinds[also] = true
+			}
+			if err := b.obtain(f, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, name := range imports {
+		if f, ok := c.Release(name); ok {
+			if err := b.release(f, name, true); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, k := range c.Kinds {
+		if !kinds[k.Name] {
+			continue
+		}
+		for _, f := range k.Releases {
+			if f.Imported {
+				continue
+			}
+			for _, name := range f.Symbols {
+				if err := b.release(f, name, false); err != nil {
+					return nil, err
+				}
+			}
+			if len(f.Symbols) == 0 {
+				if err := b.tracepoints(f, Release); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	for _, p := range b.plan.Probes {
+		if p.Space != catalog.Memory {
+			b.plan.Pages = true
+		}
+	}
+	return b.plan, nil
+}
+
+type builder struct {
+	catalog *catalog.Catalog
+	kernel  Kernel
+	plan    *Plan
+	seen    map[string]int // index in the plan, by mechanism and symbol
+}
+
+func (b *builder) unwatched(name string, err error) {
+	u := Unwatched{Function: name, Reason: err.Error()}
+	if !slices.Contains(b.plan.Unwatched, u) {
+		b.plan.Unwatched = append(b.plan.Unwatched, u)
+	}
+}
+
+// add enters a probe, or what a further function wants of one that is there.
+func (b *builder) add(p Probe) {
+	key := fmt.Sprint(p.Role, p.Mechanism, p.Symbol)
+	i, ok := b.seen[key]
+	if !ok {
+		i = len(b.plan.Probes)
+		b.seen[key] = i
+		b.plan.Probes = append(b.plan.Probes, p)
+	}
+	for _, t := range p.Through {
+		if to := &b.plan.Probes[i].Through; !slices.Contains(*to, t) {
+			*to = append(*to, t)
+		}
+	}
+}
+
+func (b *builder) obtain(f *catalog.Function, symbol string) error {
+	if len(f.Via) > 0 {
+		return b.tracepoints(f, Obtain)
+	}
+	p, err := b.function(f, symbol)
+	if err != nil {
+		return b.tolerate(symbol, err)
+	}
+	p.Role, p.Mechanism = Obtain, Exit
+	b.add(p)
+	return nil
+}
+
+func (b *builder) release(f *catalog.Function, symbol string, imported bool) error {
+	if len(f.Via) > 0 {
+		return b.tracepoints(f, Release)
+	}
+	p, err := b.function(f, symbol)
+	if err != nil {
+		// Of a release that the target does not call itself, no kernel has all names.
+		if !imported && errors.Is(err, kernel.ErrNoFunction) {
+			return nil
+		}
+		return b.tolerate(symbol, err)
+	}
+	p.Role, p.Mechanism = Release, Entry
+	b.add(p)
+	return nil
+}
+
+// tolerate lists a function as unwatched, unless nothing at all can be planned.
+func (b *builder) tolerate(symbol string, err error) error {
+	if errors.Is(err, kernel.ErrNoBTF) {
+		return err
+	}
+	b.unwatched(symbol, err)
+	return nil
+}
+
+func (b *builder) tracepoints(f *catalog.Function, role Role) error {
+	kind, _ := b.catalog.Kind(f.Kind)
+	found := false
+	var last error
+	for _, name := range f.Via {
+		i := slices.IndexFunc(kind.Tracepoints, func(t catalog.Tracepoint) bool { return t.Name == name })
+		p, err := b.tracepoint(kind, &kind.Tracepoints[i])
+		if errors.Is(err, kernel.ErrNoBTF) {
+			return err
+		}
+		if err != nil {
+			last = err
+			continue
+		}
+		found = true
+		p.Role, p.Name, p.Through = role, f.Name, slices.Clone(f.Through)
+		b.add(p)
+	}
+	if !found {
+		b.unwatched(f.Name, last)
+	}
+	return nil
+}
+
+func (b *builder) tracepoint(kind *catalog.Kind, t *catalog.Tracepoint) (Probe, error) {
+	params, err := b.kernel.Tracepoint(t.Name)
+	if err != nil {
+		return Probe{}, err
+	}
+	p := blank(kind.Name, t.Name)
+	p.Mechanism, p.Space, p.Args, p.From = Tracepoint, t.AddressIs, uint8(len(params)), FromArg
+	if i, ok := index(params, "call_site"); ok {
+		p.CallSite = i
+	}
+	if p.Address, err = lookup(params, t.Obtains+t.Releases); err != nil {
+		return p, err
+	}
+	p.Size, err = b.size(params, t.Size)
+	return p, err
+}
+
+func blank(kind, symbol string) Probe {
+	return Probe{
+		Kind: kind, Symbol: symbol,
+		Address: NoArg, Count: NoArg, CallSite: NoArg, NotIf: NoArg, Replaces: NoArg,
+		Size: Size{A: NoArg, B: NoArg},
+	}
+}
+
+// maxArgs is how many arguments a trampoline passes in registers
+// (arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline, up to 6.6).
+const maxArgs = 6
+
+func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
+	params, err := b.kernel.Params(symbol)
+	if err != nil {
+		return Probe{}, err
+	}
+	for _, p := range params {
+		if p.Wide {
+			return Probe{}, fmt.Errorf("%s: parameter %s takes two registers", symbol, p.Name)
+		}
+	}
+	if len(params) > maxArgs {
+		return Probe{}, fmt.Errorf("%s: %d parameters, and a trampoline takes %d", symbol, len(params), maxArgs)
+	}
+	p := blank(f.Kind, symbol)
+	p.Name, p.Args, p.Space = f.Name, uint8(len(params)), f.AddressIs
+	p.Wraps, p.CheckOnly = f.Wraps, f.CheckOnly
+	switch {
+	case f.Array != "":
+		p.From = FromArray
+		if p.Address, err = lookup(params, f.Array); err != nil {
+			return p, err
+		}
+		if f.Count != "return" {
+			if p.Count, err = lookup(params, f.Count); err != nil {
+				return p, err
+			}
+		}
+	case f.Address != "":
+		if err := address(&p, params, f.Address); err != nil {
+			return p, err
+		}
+	}
+	for name, to := range map[string]*uint8{f.NotIf: &p.NotIf, f.Replaces: &p.Replaces} {
+		if name != "" {
+			if *to, err = lookup(params, name); err != nil {
+				return p, err
+			}
+		}
+	}
+	p.Size, err = b.size(params, f.Size)
+	return p, err
+}
+
+func address(p *Probe, params []kernel.Param, expr string) error {
+	for _, alt := range catalog.Alternatives(expr) {
+		head, off, minus := strings.Cut(alt, "-")
+		a, ok := index(params, head)
+		if !ok {
+			continue
+		}
+		if !minus {
+			p.From, p.Address = FromArg, a
+			return nil
+		}
+		if c, ok := index(params, off); ok {
+			p.From, p.Address, p.Count = FromRCUHead, a, c
+			return nil
+		}
+	}
+	return noParam(expr, params)
+}
+
+// size resolves a size expression of the catalog.
+func (b *builder) size(params []kernel.Param, expr string) (Size, error) {
+	s := Size{A: NoArg, B: NoArg}
+	if expr == "" {
+		return s, nil
+	}
+	for _, alt := range catalog.Alternatives(expr) {
+		switch {
+		case alt == "string":
+			s.From = SizeString
+			return s, nil
+		case alt == "page":
+			s.From = SizeOrder
+			return s, nil
+		}
+		if order, ok := strings.CutPrefix(alt, "page<<"); ok {
+			if a, ok := index(params, order); ok {
+				s.From, s.A = SizeOrder, a
+				return s, nil
+			}
+			continue
+		}
+		if ptr, field, ok := strings.Cut(alt, "->"); ok {
+			a, ok := index(params, ptr)
+			if !ok {
+				continue
+			}
+			off, err := b.kernel.Field(params[a].Pointee, field)
+			if err != nil {
+				return s, err
+			}
+			s.From, s.A, s.Offset = SizeField, a, off
+			return s, nil
+		}
+		one, two, product := strings.Cut(alt, "*")
+		a, ok := index(params, one)
+		if !ok {
+			continue
+		}
+		s.From, s.A = SizeArg, a
+		if !product {
+			return s, nil
+		}
+		if s.B, ok = index(params, two); ok {
+			return s, nil
+		}
+	}
+	return Size{A: NoArg, B: NoArg}, noParam(expr, params)
+}
+
+func index(params []kernel.Param, name string) (uint8, bool) {
+	i := slices.IndexFunc(params, func(p kernel.Param) bool { return p.Name == name })
+	return uint8(i), i >= 0
+}
+
+func lookup(params []kernel.Param, names string) (uint8, error) {
+	for _, name := range catalog.Alternatives(names) {
+		if i, ok := index(params, name); ok {
+			return i, nil
+		}
+	}
+	return NoArg, noParam(names, params)
+}
+
+func noParam(want string, have []kernel.Param) error {
+	names := make([]string, len(have))
+	for i, p := range have {
+		names[i] = p.Name
+	}
+	return fmt.Errorf("no parameter %s among (%s)", want, strings.Join(names, ", "))
+}

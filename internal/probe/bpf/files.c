@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The report as files that plain cat reads, while no process of ours runs: BPF
+ * iterators, one program a file, pinned in a directory of the target. The
+ * formats are the ancestor's. Requires Linux 5.9.
+ */
+#include "kedr.h"
+
+struct seq_file;
+
+/* include/linux/bpf.h, since 5.8 */
+struct iter_meta {
+	struct seq_file *seq;
+	__u64 session_id;
+	__u64 seq_num;
+};
+
+struct iter_map_elem {
+	struct iter_meta *meta;
+	void *map;
+	void *key;
+	void *value;
+};
+
+/* The target that this set of files is about. */
+const volatile __u32 file_target = 0;
+
+#define print(seq, fmt, args...) BPF_SEQ_PRINTF(seq, fmt, ##args)
+
+SEC("iter/bpf_map_elem")
+int file_info(struct iter_map_elem *ctx)
+{
+	struct load *ld = ctx->value;
+	struct seq_file *seq = ctx->meta->seq;
+	struct target *tg;
+	__u32 t = file_target;
+
+	if (!ld || ld->state == LOAD_NONE || ld->target != t)
+		return 0;
+	tg = bpf_map_lookup_elem(&targets, &t);
+	if (!tg)
+		return 0;
+	print(seq, "Target module: \"%s\", init area at %lx, core area at %lx\n", tg->name, ld->init,
+	      ld->core);
+	print(seq, "Allocations: %llu\nPossible leaks: %llu\nUnallocated frees: %llu\n",
+	      ld->allocations, ld->live, ld->wrong_frees);
+	return 0;
+}
+
+/*
+ * Which function of the target, as an index into syms, made the call that
+ * returns to addr; -1: none. A global function, for the verifier looks at those
+ * once, not once a frame.
+ */
+__noinline int function_at(__u32 load, __u64 addr)
+{
+	struct load *ld = bpf_map_lookup_elem(&loads, &load);
+	__u32 section = MAX_SECTIONS, lo = 0, hi, key;
+	struct target *tg;
+	__u64 offset = 0;
+	int best = -1;
+
+	if (!ld)
+		return -1;
+	key = ld->target;
+	tg = bpf_map_lookup_elem(&targets, &key);
+	if (!tg)
+		return -1;
+	for (__u32 i = 0; i < MAX_SECTIONS; i++) {
+		if (i >= tg->sections)
+			break;
+		/* The call lies before the address that it returns to. */
+		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size) {
+			section = i;
+			offset = addr - 1 - ld->section[i];
+			break;
+		}
+	}
+	if (section == MAX_SECTIONS)
+		return -1;
+	hi = tg->syms;
+	for (int i = 0; i < 20; i++) {
+		__u32 mid = (lo + hi) / 2, n = tg->first_sym + mid;
+		struct sym *sym;
+
+		if (lo >= hi)
+			break;
+		sym = bpf_map_lookup_elem(&syms, &n);
+		if (!sym)
+			return -1;
+		if (sym->section < section || (sym->section == section && sym->offset <= offset)) {
+			best = n;
+			lo = mid + 1;
+		} else {
+			hi = mid;
+		}
+	}
+	return best;
+}
+
+static __always_inline long print_frame(struct seq_file *seq, __u32 load, struct load *ld,
+					struct target *tg, __u64 addr)
+{
+	int n = function_at(load, addr);
+	struct sym *sym = n < 0 ? NULL : bpf_map_lookup_elem(&syms, &n);
+
+	if (sym) {
+		__u64 offset = addr - ld->section[sym->section % MAX_SECTIONS] - sym->offset;
+
+		if (offset <= sym->size)
+			return print(seq, "[<%lx>] %s+0x%lx/0x%lx [%s]\n", addr, sym->name, offset,
+				     (__u64)sym->size, tg->name);
+	}
+	return print(seq, "[<%lx>] %pB\n", addr, (void *)addr);
+}
+
+static __always_inline long print_stack(struct seq_file *seq, __u32 load, struct load *ld,
+					struct target *tg, struct stack *st)
+{
+	long err = 0;
+
+	for (__u32 i = 0; i < MAX_FRAMES; i++) {
+		if (i >= st->frames)
+			break;
+		err |= print_frame(seq, load, ld, tg, st->frame[i]);
+	}
+	return err;
+}
+
+static __always_inline long print_process(struct seq_file *seq, const char *comm, __u32 pid, __u8 irq)
+{
+	if (irq)
+		return print(seq, "<IRQ>\n");
+	return print(seq, "Process: %s (PID: %d)\n", comm, pid);
+}
+
+#define RULE "----------------------------------------\n"
+
+/*
+ * Shows the first object of each stack. A reading that has run out of room in
+ * its buffer is repeated by the kernel from this object on, so that a stack is
+ * marked as shown only when all of it fitted.
+ */
+SEC("iter/bpf_map_elem")
+int file_possible_leaks(struct iter_map_elem *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct object *o = ctx->value;
+	__u64 *key = ctx->key, address;
+	struct stack *st;
+	struct target *tg;
+	struct load *ld;
+	__u32 t = file_target, i;
+	__u64 stack;
+	long err;
+
+	if (!o || !key)
+		return 0;
+	i = o->load - 1;
+	ld = bpf_map_lookup_elem(&loads, &i);
+	if (!ld || ld->target != t)
+		return 0;
+	tg = bpf_map_lookup_elem(&targets, &t);
+	if (!tg)
+		return 0;
+	stack = o->stack;
+	st = bpf_map_lookup_elem(&stacks, &stack);
+	if (st && st->printed == ctx->meta->session_id)
+		return 0;
+	address = *key;
+	/* Objects kept by their struct page are known to users by their address. */
+	if (vmemmap_base && address - vmemmap_base < 1ULL << 40)
+		address = page_offset_base + (address - vmemmap_base) / (layout.struct_page ?: 64) * 4096;
+
+	err = print_process(seq, o->comm, o->pid, o->irq);
+	if (o->size)
+		err |= print(seq, "Address: 0x%lx, size: %llu; stack trace of the allocation:\n", address,
+			     o->size);
+	else
+		err |= print(seq, "Address: 0x%lx, size: unknown; stack trace of the allocation:\n",
+			     address);
+	if (st) {
+		err |= print_stack(seq, i, ld, tg, st);
+		if (st->live > 1)
+			err |= print(seq, "+%llu more allocation(s) with the same call stack.\n",
+				     st->live - 1);
+	} else {
+		err |= print_frame(seq, i, ld, tg, o->call_site);
+	}
+	err |= print(seq, RULE);
+	if (st && !err)
+		st->printed = ctx->meta->session_id;
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int file_unallocated_frees(struct iter_map_elem *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct wrong *w = ctx->value;
+	__u64 *key = ctx->key, stack;
+	struct stack *st;
+	struct target *tg;
+	struct load *ld;
+	__u32 t = file_target, i;
+
+	if (!w || !key)
+		return 0;
+	i = w->load - 1;
+	stack = *key;
+	ld = bpf_map_lookup_elem(&loads, &i);
+	if (!ld || ld->target != t)
+		return 0;
+	tg = bpf_map_lookup_elem(&targets, &t);
+	st = bpf_map_lookup_elem(&stacks, &stack);
+	if (!tg || !st)
+		return 0;
+	print_process(seq, w->comm, w->pid, w->irq);
+	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", w->address);
+	print_stack(seq, i, ld, tg, st);
+	if (w->count > 1)
+		print(seq, "+%llu more deallocation(s) with the same call stack.\n", w->count - 1);
+	print(seq, RULE);
+	return 0;
+}
+
+/* The names of all addresses in stacks that matter, for the report's writer. */
+SEC("iter/bpf_map_elem")
+int file_symbols(struct iter_map_elem *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct stack *st = ctx->value;
+
+	if (!st || (!st->live && !st->wrong))
+		return 0;
+	for (__u32 i = 0; i < MAX_FRAMES; i++) {
+		if (i >= st->frames)
+			break;
+		print(seq, "%lx %pB\n", st->frame[i], (void *)st->frame[i]);
+	}
+	return 0;
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the programs share with each other and, field by field, with
+ * internal/probe/abi.go.
+ *
+ * There is no vmlinux.h and there are no CO-RE relocations here: what differs
+ * between kernels comes in as constants that the loader works out (from BTF
+ * where there is some), so that the same object serves kernels without BTF.
+ */
+#ifndef KEDR_H
+#define KEDR_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#define MAX_TARGETS 16
+#define MAX_SECTIONS 16
+#define MAX_LOADS 1024
+#define MAX_PROBES 256
+#define MAX_FRAMES 64
+#define MAX_STRING 4096
+#define MAX_BULK 65536
+#define MAX_THROUGH 4
+#define NAME_LEN 56 /* MODULE_NAME_LEN on 64-bit */
+#define COMM_LEN 16
+#define FILTER_BITS 16
+#define MAX_CPUS 1024
+
+/* Why an event was not accounted for; named in internal/probe/abi.go. */
+enum lost_reason {
+	LOST_OBJECTS_FULL,
+	LOST_OBJECTS_BUSY,
+	LOST_STACKS_FULL,
+	LOST_FRAME,
+	LOST_BULK,
+	LOST_NESTED,
+	LOST_LOADS_FULL,
+	LOST_WRONG_FULL,
+	LOST_MAX,
+};
+
+/* Where an address comes from. */
+enum from {
+	FROM_RETURN,
+	FROM_ARG,
+	FROM_ARRAY, /* pointers in an array argument, as many as another says */
+	FROM_RCU_HEAD, /* kvfree_call_rcu(head, offset or function) of before 6.4 */
+};
+
+/* What an address names. Page objects are kept by their struct page. */
+enum space {
+	SPACE_PLAIN,
+	SPACE_PAGE, /* a struct page */
+	SPACE_PAGE_VIRT, /* the linear address of a page */
+};
+
+enum size_from {
+	SIZE_UNKNOWN,
+	SIZE_ARG, /* a * b, b being 1 where the function has none */
+	SIZE_ORDER, /* PAGE_SIZE << a */
+	SIZE_FIELD, /* a 32-bit field behind the pointer a */
+	SIZE_STRING, /* of the string returned, its end included */
+};
+
+#define NO_ARG 0xff
+
+struct range {
+	__u64 base, size;
+};
+
+/* What one program does; constant for the verifier. */
+struct probe_spec {
+	__u32 id; /* of the probe */
+	__u32 targets; /* how many there are */
+	__u64 function; /* its address, 0: ask the kernel */
+	__u8 args; /* number of 64-bit argument slots */
+	__u8 from;
+	__u8 space;
+	__u8 address; /* argument with the address, or the array */
+	__u8 count; /* argument with the array's length; NO_ARG: the result */
+	__u8 size_from;
+	__u8 size_a;
+	__u8 size_b;
+	__u32 size_offset;
+	__u8 call_site; /* argument of a tracepoint; NO_ARG where it has none */
+	__u8 skip_if; /* not an object when the result is this argument */
+	__u8 replaces; /* argument whose object this call takes over (realloc) */
+	__u8 tracepoint;
+	__u8 wraps; /* calls other watched functions for the caller */
+	__u8 check_only; /* the release itself is seen elsewhere */
+	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
+};
+
+/* Where the running kernel keeps things. */
+struct kernel_layout {
+	__u32 module_name;
+	__u32 core_base, core_size; /* executable part */
+	__u32 init_base, init_size;
+	__u32 kallsyms, symtab, num_symtab;
+	__u32 sym_size, sym_value;
+	__u32 struct_page;
+	__u32 pad;
+};
+
+struct target {
+	char name[NAME_LEN] __attribute__((aligned(8)));
+	__u32 sections;
+	__u32 symbol_count;
+	__u32 first_sym; /* in the syms map */
+	__u32 syms;
+	struct {
+		__u32 symbol; /* index in the module's symbol table */
+		__u32 size;
+		__u64 value; /* of that symbol within its section */
+	} section[MAX_SECTIONS];
+};
+
+enum load_state { LOAD_NONE, LOAD_COMING, LOAD_LIVE, LOAD_GONE };
+
+struct load {
+	__u32 target;
+	__u32 state;
+	__u64 core, init;
+	__u64 loaded, unloaded; /* ns since boot */
+	__u64 allocations, allocated_bytes, frees, wrong_frees, live;
+	__u64 section[MAX_SECTIONS]; /* all 0: not the file that we know */
+};
+
+struct object {
+	__u64 size;
+	__u64 stack;
+	__u64 call_site;
+	__u64 time;
+	__u32 load;
+	__u32 pid;
+	__u16 probe;
+	__u8 irq;
+	__u8 inner; /* seen inside a function that may be watched too */
+	__u32 pad;
+	char comm[COMM_LEN];
+};
+
+struct wrong {
+	__u64 address;
+	__u64 time;
+	__u64 count;
+	__u32 load;
+	__u32 pid;
+	__u16 probe;
+	__u8 irq;
+	__u8 outer; /* the function inside may report the same call */
+	__u32 pad;
+	char comm[COMM_LEN];
+};
+
+struct stack {
+	__u32 load;
+	__u32 frames;
+	__u32 cut;
+	__u32 wrong; /* of a wrong free */
+	__u64 live, live_bytes;
+	__u64 total, total_bytes;
+	__u64 printed; /* the last reading of a file that showed it */
+	__u64 frame[MAX_FRAMES];
+};
+
+struct sym {
+	__u32 section, offset, size;
+	char name[52];
+};
+
+/* A target that is loaded now. */
+struct loaded {
+	__u64 module;
+	__u32 load;
+	__u32 pad;
+};
+
+const volatile struct probe_spec spec = {};
+const volatile struct kernel_layout layout = {};
+
+/* The text of the loaded targets: slot 2t core, 2t+1 init; size 0: none. */
+struct range ranges[2 * MAX_TARGETS];
+struct loaded loaded[MAX_TARGETS];
+__u32 load_count;
+__u64 lost[MAX_PROBES * LOST_MAX];
+__u64 vmemmap_base, page_offset_base;
+/*
+ * Each CPU's preemption counter, by address (arch/x86/include/asm/preempt.h: a
+ * variable of its own up to 6.1 and from 6.15, in pcpu_hot between); 0: unknown.
+ */
+__u64 preempt_count[MAX_CPUS];
+/*
+ * How many objects have an address that hashes to a slot. Zero spares all
+ * other users of the allocator a lookup in the hash.
+ */
+__u32 filter[1 << FILTER_BITS];
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__type(key, __u64);
+	__type(value, struct object);
+} objects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct stack);
+} stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64); /* a stack */
+	__type(value, struct wrong);
+} wrongs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_LOADS);
+	__type(key, __u32);
+	__type(value, struct load);
+} loads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, __u32);
+	__type(value, struct target);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sym);
+} syms SEC(".maps");
+
+/*
+ * Room to work in, for each program apart: the kernel lets a program interrupt
+ * another one on the same CPU, but never itself (5.12; before that, busy tells).
+ */
+struct scratch {
+	__u32 busy;
+	__u32 skip; /* frames above the call site, last time */
+	struct stack stack;
+	struct object object;
+	struct wrong wrong;
+	char string[MAX_STRING];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+#define BUSY_ERR (-16) /* EBUSY */
+#define EXIST_ERR (-17) /* EEXIST */
+
+static __always_inline void lose(enum lost_reason why)
+{
+	__u32 i = spec.id * LOST_MAX + why;
+
+	if (i < MAX_PROBES * LOST_MAX)
+		__sync_fetch_and_add(&lost[i], 1);
+}
+
+/* The target that addr belongs to the text of, or -1. */
+static __always_inline int target_of(__u64 addr)
+{
+	for (__u32 i = 0; i < 2 * MAX_TARGETS; i++) {
+		if (i >= 2 * spec.targets)
+			break;
+		if (addr - ranges[i].base < ranges[i].size)
+			return i / 2;
+	}
+	return -1;
+}
+
+static __always_inline __u32 *filter_slot(__u64 key)
+{
+	return &filter[((key >> 3) * 0x9e3779b97f4a7c15ULL) >> (64 - FILTER_BITS)];
+}
+
+/* Freed blocks start no lower than this: NULL and ZERO_SIZE_PTR are nobody's. */
+static __always_inline bool nothing(__u64 addr)
+{
+	return addr <= 16;
+}
+
+static __always_inline bool error_pointer(__u64 addr)
+{
+	return addr >= (__u64)-4095;
+}
+
+static __always_inline __u64 page_of(__u64 virt)
+{
+	return vmemmap_base + ((virt - page_offset_base) >> 12) * layout.struct_page;
+}
+
+static __always_inline __u64 key_of(__u64 addr)
+{
+	return spec.space == SPACE_PAGE_VIRT ? page_of(addr) : addr;
+}
+
+#endif

@@ -1,0 +1,627 @@
+// Package probe is the eBPF side: it loads the programs that a plan asks for,
+// attaches them, and reads what they have written down.
+//
+// The programs are few and generic; what one does is told by constants, so that
+// a function of the catalog needs no code. Everything they know is in maps that
+// outlive this process when they are pinned.
+package probe
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"kedr/internal/catalog"
+	"kedr/internal/kernel"
+	"kedr/internal/plan"
+)
+
+// Limits of one session.
+const (
+	MaxTargets  = 16  // MAX_TARGETS
+	MaxSections = 16  // MAX_SECTIONS
+	maxProbes   = 256 // MAX_PROBES
+	maxCPUs     = 1024
+)
+
+// Options bound what a session may use.
+type Options struct {
+	MaxObjects uint32 // outstanding at one time; 0: 131072
+	MaxStacks  uint32 // different call stacks; 0: 8192
+	Files      bool   // make the files of a detached session possible
+}
+
+// Attached is a probe at work.
+type Attached struct {
+	Symbol string
+	link   link.Link
+	id     uint32
+}
+
+// Set is the programs and maps of one session.
+type Set struct {
+	spec   *ebpf.CollectionSpec
+	kernel *kernel.Kernel
+	layout kedrKernelLayout
+
+	shared map[string]*ebpf.Map
+	bss    map[string]*ebpf.VariableSpec
+
+	attached []Attached
+	finder   *ebpf.Program // asks the kernel for symbols
+
+	targets uint32
+}
+
+// sharedMaps are the maps that all programs of a session have in common.
+var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", ".bss"}
+
+// ErrNotPermitted says that this process may not load programs here.
+var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")
+
+// Attach makes the maps and attaches everything that the plan asks for. A function
+// that refuses its probe is added to the plan's Unwatched. Close undoes it all.
+func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) {
+	if len(p.Targets) > MaxTargets {
+		return nil, fmt.Errorf("%d targets: one session watches at most %d", len(p.Targets), MaxTargets)
+	}
+	if len(p.Probes) > maxProbes-8 {
+		return nil, fmt.Errorf("%d functions to intercept: one session has room for %d", len(p.Probes), maxProbes-8)
+	}
+	// Kernels before 5.11 charge maps to the locked memory of the process.
+	if err := rlimit.RemoveMemlock(); err != nil && errors.Is(err, unix.EPERM) {
+		return nil, ErrNotPermitted
+	}
+	spec, err := loadKedr()
+	if err != nil {
+		return nil, fmt.Errorf("reading the programs: %w", err)
+	}
+	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets))}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.layout, err = kernelLayout(k); err != nil {
+		return nil, err
+	}
+	if err := s.makeMaps(p, opts); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(p); err != nil {
+		return nil, err
+	}
+	// Releases come first and the targets last: no object is seen whose end could be missed.
+	for _, role := range []plan.Role{plan.Release, plan.Obtain} {
+		for i, pr := range p.Probes {
+			if pr.Role != role {
+				continue
+			}
+			err := s.attachProbe(uint32(i), &pr)
+			switch {
+			case err == nil:
+			case errors.Is(err, ErrNotPermitted):
+				return nil, err
+			default:
+				p.Unwatched = append(p.Unwatched, plan.Unwatched{Function: pr.Symbol, Reason: brief(err)})
+			}
+		}
+	}
+	return s, s.attachModuleEvents(uint32(len(p.Probes)), p)
+}
+
+// brief is an error without the verifier's log.
+func brief(err error) string {
+	var ve *ebpf.VerifierError
+	if errors.As(err, &ve) {
+		return fmt.Sprintf("the kernel's verifier refuses the probe: %v", ve.Cause)
+	}
+	return err.Error()
+}
+
+func kernelLayout(k *kernel.Kernel) (kedrKernelLayout, error) {
+	l := kedrKernelLayout{SymSize: 24, SymValue: 8} // Elf64_Sym
+	field := func(to *uint32, structure, path string) error {
+		off, err := k.Field(structure, path)
+		*to = off
+		return err
+	}
+	if err := errors.Join(
+		field(&l.ModuleName, "module", "name"),
+		field(&l.Kallsyms, "module", "kallsyms"),
+		field(&l.Symtab, "mod_kallsyms", "symtab"),
+		field(&l.NumSymtab, "mod_kallsyms", "num_symtab"),
+	); err != nil {
+		return l, err
+	}
+	size, err := k.StructSize("page")
+	if err != nil {
+		return l, err
+	}
+	l.StructPage = size
+	// include/linux/module.h: one memory area a type since 6.4, two layouts before.
+	initText, err := k.Enum("mod_mem_type", "MOD_INIT_TEXT")
+	if err != nil {
+		return l, errors.Join(
+			field(&l.CoreBase, "module", "core_layout.base"),
+			field(&l.CoreSize, "module", "core_layout.text_size"),
+			field(&l.InitBase, "module", "init_layout.base"),
+			field(&l.InitSize, "module", "init_layout.text_size"),
+		)
+	}
+	return l, errors.Join(
+		field(&l.CoreBase, "module", "mem[0].base"), // MOD_TEXT
+		field(&l.CoreSize, "module", "mem[0].size"),
+		field(&l.InitBase, "module", fmt.Sprintf("mem[%d].base", initText)),
+		field(&l.InitSize, "module", fmt.Sprintf("mem[%d].size", initText)),
+	)
+}
+
+func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
+	if opts.MaxObjects > 0 {
+		s.spec.Maps["objects"].MaxEntries = opts.MaxObjects
+	}
+	if opts.MaxStacks > 0 {
+		s.spec.Maps["stacks"].MaxEntries = opts.MaxStacks
+	}
+	if opts.Files {
+		n := 0
+		for _, t := range p.Targets {
+			n += len(t.Funcs)
+		}
+		s.spec.Maps["syms"].MaxEntries = uint32(max(n, 1))
+	}
+	s.bss = make(map[string]*ebpf.VariableSpec)
+	for name, v := range s.spec.Variables {
+		if v.SectionName == ".bss" {
+			s.bss[name] = v
+		}
+	}
+	// As cilium/ebpf makes it; the collections that replace it by ours insist.
+	s.spec.Maps[".bss"].Flags |= unix.BPF_F_MMAPABLE
+	for _, name := range sharedMaps {
+		m, err := ebpf.NewMap(s.spec.Maps[name])
+		if err != nil {
+			return permission(fmt.Errorf("making map %s: %w", name, err))
+		}
+		s.shared[name] = m
+	}
+	return s.writeTargets(p, opts.Files)
+}
+
+func permission(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w (%w)", ErrNotPermitted, err)
+	}
+	return err
+}
+
+func (s *Set) writeTargets(p *plan.Plan, files bool) error {
+	next := uint32(0)
+	for i, t := range p.Targets {
+		if len(t.Sections) > MaxSections {
+			return fmt.Errorf("%s: %d sections of code, and there is room for %d", t.Path, len(t.Sections), MaxSections)
+		}
+		v := kedrTarget{Sections: uint32(len(t.Sections)), SymbolCount: uint32(t.SymbolCount), FirstSym: next}
+		if !setString(v.Name[:], t.Name) {
+			return fmt.Errorf("module name %q is too long", t.Name)
+		}
+		for j, sec := range t.Sections {
+			v.Section[j].Symbol = sec.Symbol
+			v.Section[j].Size = uint32(sec.Size)
+			v.Section[j].Value = sec.SymbolValue
+		}
+		if files {
+			v.Syms = uint32(len(t.Funcs))
+			keys := make([]uint32, len(t.Funcs))
+			syms := make([]kedrSym, len(t.Funcs))
+			for j, f := range t.Funcs {
+				keys[j] = next
+				next++
+				syms[j] = kedrSym{Section: uint32(f.Section), Offset: uint32(f.Offset), Size: uint32(f.Size)}
+				if !setString(syms[j].Name[:], f.Name) {
+					// Long names are cut in the files; the report has them whole.
+					setString(syms[j].Name[:], f.Name[:len(syms[j].Name)-1])
+				}
+			}
+			if len(keys) > 0 {
+				if _, err := s.shared["syms"].BatchUpdate(keys, syms, nil); err != nil {
+					return fmt.Errorf("writing the function names: %w", err)
+				}
+			}
+		}
+		if err := s.shared["targets"].Put(uint32(i), &v); err != nil {
+			return fmt.Errorf("writing target %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+func setString(to []int8, from string) bool {
+	if len(from) >= len(to) {
+		return false
+	}
+	for i := range from {
+		to[i] = int8(from[i])
+	}
+	return true
+}
+
+func goString(from []int8) string {
+	b := make([]byte, 0, len(from))
+	for _, c := range from {
+		if c == 0 {
+			break
+		}
+		b = append(b, byte(c))
+	}
+	return string(b)
+}
+
+// load makes one program out of a generic one.
+func (s *Set) load(program string, constants map[string]any, attachTo string, extra map[string]*ebpf.Map) (*ebpf.Program, error) {
+	prog := s.spec.Programs[program].Copy()
+	if attachTo != "" {
+		prog.AttachTo = attachTo
+	}
+	c := &ebpf.CollectionSpec{
+		Maps:      make(map[string]*ebpf.MapSpec),
+		Programs:  map[string]*ebpf.ProgramSpec{program: prog},
+		Variables: make(map[string]*ebpf.VariableSpec),
+		Types:     s.spec.Types,
+		ByteOrder: s.spec.ByteOrder,
+	}
+	replace := make(map[string]*ebpf.Map)
+	for _, ins := range prog.Instructions {
+		name := ins.Reference()
+		if m := s.spec.Maps[name]; m != nil && c.Maps[name] == nil {
+			c.Maps[name] = m.Copy()
+			if shared := s.shared[name]; shared != nil {
+				replace[name] = shared
+			}
+		}
+	}
+	maps.Copy(replace, extra)
+	for name, value := range constants {
+		v := s.spec.Variables[name].Copy()
+		if c.Maps[v.SectionName] == nil {
+			continue // the program does without
+		}
+		c.Variables[name] = v
+		if err := v.Set(value); err != nil {
+			return nil, fmt.Errorf("program %s, constant %s: %w", program, name, err)
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(c, ebpf.CollectionOptions{MapReplacements: replace})
+	if err != nil {
+		return nil, permission(err)
+	}
+	defer coll.Close()
+	return coll.DetachProgram(program), nil
+}
+
+// query asks the kernel for a symbol. Requires Linux 5.16.
+func query(prog *ebpf.Program, name string, offset uint64) (kedrQuery, error) {
+	var q kedrQuery
+	if !setString(q.Name[:], name) {
+		return q, fmt.Errorf("symbol %q: name too long", name)
+	}
+	q.Offset = offset
+	ret, err := prog.Run(&ebpf.RunOptions{Context: &q, ContextOut: &q})
+	if err != nil {
+		return q, fmt.Errorf("looking up %s: %w", name, err)
+	}
+	if ret != 0 {
+		return q, fmt.Errorf("the kernel has no symbol %s", name)
+	}
+	return q, nil
+}
+
+// prepare writes down where the kernel keeps what the programs look at.
+func (s *Set) prepare(p *plan.Plan) error {
+	prog, err := s.load("find_symbol", nil, "", nil)
+	if err != nil {
+		return fmt.Errorf("loading the symbol look-up: %w", err)
+	}
+	s.finder = prog
+	bss := make([]byte, s.shared[".bss"].ValueSize())
+	put := func(variable string, index int, value uint64) {
+		v := s.bss[variable]
+		binary.NativeEndian.PutUint64(bss[int(v.Offset)+8*index:], value)
+	}
+	if p.Pages {
+		for _, name := range []string{"vmemmap_base", "page_offset_base"} {
+			q, err := query(prog, name, 0)
+			if err != nil {
+				return fmt.Errorf("pages can't be watched: %w", err)
+			}
+			put(name, 0, q.Value)
+		}
+	}
+	counter, err := query(prog, "__preempt_count", 0)
+	if err != nil {
+		var off uint32
+		if off, err = s.kernel.Field("pcpu_hot", "preempt_count"); err == nil {
+			counter, err = query(prog, "pcpu_hot", 0)
+			counter.Address += uint64(off)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("finding the preemption counter: %w", err)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	for cpu := range min(cpus, maxCPUs) {
+		base, err := query(prog, "__per_cpu_offset", uint64(cpu)*8)
+		if err != nil {
+			return err
+		}
+		put("preempt_count", cpu, base.Value+counter.Address)
+	}
+	return s.shared[".bss"].Put(uint32(0), bss)
+}
+
+func (s *Set) constants(spec kedrProbeSpec) map[string]any {
+	spec.Targets = s.targets
+	return map[string]any{"spec": spec, "layout": s.layout}
+}
+
+func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
+	spec := kedrProbeSpec{
+		Id: id, Args: p.Args, From: uint8(p.From), Address: p.Address, Count: p.Count,
+		Space:    map[catalog.Space]uint8{catalog.Memory: 0, catalog.Page: 1, catalog.PageAddress: 2}[p.Space],
+		SizeFrom: uint8(p.Size.From), SizeA: p.Size.A, SizeB: p.Size.B, SizeOffset: p.Size.Offset,
+		CallSite: p.CallSite, SkipIf: p.NotIf, Replaces: p.Replaces,
+		Tracepoint: flag(p.Mechanism == plan.Tracepoint), Wraps: flag(p.Wraps), CheckOnly: flag(p.CheckOnly),
+	}
+	if len(p.Through) > len(spec.Through) {
+		return fmt.Errorf("%d functions to pass through, and there is room for %d", len(p.Through), len(spec.Through))
+	}
+	for i, name := range p.Through {
+		q, err := query(s.finder, name, 0)
+		if err != nil {
+			return err
+		}
+		sym, ok := ParseSymbol(goString(q.Text[:]))
+		if !ok {
+			return fmt.Errorf("%s: the kernel does not tell its size", name)
+		}
+		spec.Through[i].Base, spec.Through[i].Size = q.Address, sym.Size
+	}
+	program := map[plan.Role]map[plan.Mechanism]string{
+		plan.Obtain:  {plan.Exit: "obtain_exit", plan.Tracepoint: "obtain_tracepoint"},
+		plan.Release: {plan.Entry: "release_entry", plan.Tracepoint: "release_tracepoint"},
+	}[p.Role][p.Mechanism]
+	if p.From == plan.FromArray {
+		program = map[plan.Role]string{plan.Obtain: "obtain_bulk", plan.Release: "release_bulk"}[p.Role]
+	}
+	return s.attach(program, spec, p.Symbol, p.Mechanism)
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan.Mechanism) error {
+	to := symbol
+	if how == plan.Tracepoint {
+		to = ""
+	}
+	prog, err := s.load(program, s.constants(spec), to, nil)
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	var l link.Link
+	if how == plan.Tracepoint {
+		l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: symbol, Program: prog})
+	} else {
+		l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+	}
+	if err != nil {
+		return permission(fmt.Errorf("attaching to %s: %w", symbol, err))
+	}
+	s.attached = append(s.attached, Attached{Symbol: symbol, link: l, id: spec.Id})
+	return nil
+}
+
+// attachModuleEvents watches the targets come and go.
+func (s *Set) attachModuleEvents(id uint32, p *plan.Plan) error {
+	events := []struct {
+		program, symbol, param string
+		how                    plan.Mechanism
+		needed                 bool
+	}{
+		{"module_live", "module_arch_freeing_init", "mod", plan.Entry, true},
+		{"module_free", "module_free", "", plan.Tracepoint, true},
+		{"module_load", "module_load", "", plan.Tracepoint, true},
+		{"module_going", "module_arch_cleanup", "mod", plan.Entry, false},
+		{"module_coming", "module_finalize", "me|mod", plan.Entry, false},
+	}
+	for _, e := range events {
+		spec := kedrProbeSpec{Id: id, Address: plan.NoArg}
+		err := error(nil)
+		if e.how != plan.Tracepoint {
+			var params []kernel.Param
+			params, err = s.kernel.Params(e.symbol)
+			i := slices.IndexFunc(params, func(p kernel.Param) bool {
+				return slices.Contains(catalog.Alternatives(e.param), p.Name)
+			})
+			if err == nil && i < 0 {
+				err = fmt.Errorf("%s: no parameter %s", e.symbol, e.param)
+			}
+			spec.Args, spec.Address = uint8(len(params)), uint8(i)
+		}
+		if err == nil {
+			err = s.attach(e.program, spec, e.symbol, e.how)
+		}
+		if err != nil {
+			if e.needed || errors.Is(err, ErrNotPermitted) {
+				return fmt.Errorf("watching modules come and go: %w", err)
+			}
+			p.Unwatched = append(p.Unwatched, plan.Unwatched{
+				Function: e.symbol, Reason: "calls made while module parameters are set are not seen: " + brief(err),
+			})
+		}
+		id++
+	}
+	return nil
+}
+
+// Attached lists the probes at work.
+func (s *Set) Attached() []Attached { return s.attached }
+
+// Close detaches everything that is not pinned.
+func (s *Set) Close() error {
+	var errs []error
+	// In reverse: no release goes unseen while objects are still entered.
+	for _, a := range slices.Backward(s.attached) {
+		errs = append(errs, a.link.Close())
+	}
+	if s.finder != nil {
+		errs = append(errs, s.finder.Close())
+	}
+	for _, m := range s.shared {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// iterator attaches one of the programs that print a map.
+func (s *Set) iterator(program, mapName string, target uint32) (*link.Iter, error) {
+	constants := map[string]any{"layout": s.layout, "file_target": target}
+	prog, err := s.load(program, constants, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer prog.Close()
+	return link.AttachIter(link.IterOptions{Program: prog, Map: s.shared[mapName]})
+}
+
+// Pinning. Dots are not allowed in names there (kernel/bpf/inode.c, bpf_lookup).
+const (
+	linksDir = "links"
+	mapsDir  = "maps"
+)
+
+func pinName(m string) string { return strings.TrimPrefix(m, ".") }
+
+// Pin makes the session outlive this process: its maps and links under dir, and
+// for each target a directory of files under files.
+func (s *Set) Pin(dir, files string, targets []string) error {
+	for _, d := range []string{dir, dir + "/" + linksDir, dir + "/" + mapsDir, files} {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("making a directory in bpffs: %w", err)
+		}
+	}
+	for name, m := range s.shared {
+		if err := m.Pin(dir + "/" + mapsDir + "/" + pinName(name)); err != nil {
+			return fmt.Errorf("pinning map %s: %w", name, err)
+		}
+	}
+	for i, a := range s.attached {
+		if err := a.link.Pin(fmt.Sprintf("%s/%s/%03d-%s", dir, linksDir, i, a.Symbol)); err != nil {
+			return fmt.Errorf("pinning the probe of %s: %w", a.Symbol, err)
+		}
+	}
+	for i, t := range targets {
+		if err := os.Mkdir(files+"/"+t, 0o700); err != nil {
+			return fmt.Errorf("making a directory in bpffs: %w", err)
+		}
+		for _, f := range []struct{ program, mapName, name string }{
+			{"file_info", "loads", "info"},
+			{"file_possible_leaks", "objects", "possible_leaks"},
+			{"file_unallocated_frees", "wrongs", "unallocated_frees"},
+		} {
+			it, err := s.iterator(f.program, f.mapName, uint32(i))
+			if err != nil {
+				return fmt.Errorf("making file %s: %w", f.name, err)
+			}
+			err = it.Pin(files + "/" + t + "/" + f.name)
+			it.Close()
+			if err != nil {
+				return fmt.Errorf("pinning file %s: %w", f.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// OpenPinned opens a session that Pin has left.
+func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
+	spec, err := loadKedr()
+	if err != nil {
+		return nil, fmt.Errorf("reading the programs: %w", err)
+	}
+	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), bss: make(map[string]*ebpf.VariableSpec)}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for name, v := range spec.Variables {
+		if v.SectionName == ".bss" {
+			s.bss[name] = v
+		}
+	}
+	for _, name := range sharedMaps {
+		m, err := ebpf.LoadPinnedMap(dir+"/"+mapsDir+"/"+pinName(name), nil)
+		if err != nil {
+			return nil, permission(fmt.Errorf("opening pinned map %s: %w", name, err))
+		}
+		s.shared[name] = m
+		// Iterators over it are made from the program's own description.
+		if ms := spec.Maps[name]; ms != nil {
+			ms.MaxEntries = m.MaxEntries()
+		}
+	}
+	links, err := os.ReadDir(dir + "/" + linksDir)
+	if err != nil {
+		return nil, fmt.Errorf("reading pinned probes: %w", err)
+	}
+	for _, e := range links {
+		l, err := link.LoadPinnedLink(dir+"/"+linksDir+"/"+e.Name(), nil)
+		if err != nil {
+			return nil, fmt.Errorf("opening pinned probe %s: %w", e.Name(), err)
+		}
+		_, symbol, _ := strings.Cut(e.Name(), "-")
+		s.attached = append(s.attached, Attached{Symbol: symbol, link: l})
+	}
+	return s, nil
+}
+
+// Instructions counts the instructions of all programs, for benchmarks.
+func Instructions() (map[string]int, error) {
+	spec, err := loadKedr()
+	if err != nil {
+		return nil, err
+	}
+	n := make(map[string]int)
+	for name, p := range spec.Programs {
+		n[name] = len(p.Instructions) * asm.InstructionSize
+	}
+	return n, nil
+}
+
+func unmarshal[T any](b []byte) (T, error) {
+	var v T
+	err := binary.Read(bytes.NewReader(b), binary.NativeEndian, &v)
+	return v, err
+}

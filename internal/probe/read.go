@@ -1,0 +1,322 @@
+package probe
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Load is a target's stay in the kernel, as the programs saw it.
+type Load struct {
+	ID             uint32
+	Target         int
+	Core, Init     uint64
+	Loaded         time.Duration // since boot
+	Unloaded       time.Duration // since boot; 0: not yet
+	Allocations    uint64
+	AllocatedBytes uint64
+	Frees          uint64
+	WrongFrees     uint64
+	Live           uint64
+	Sections       []uint64 // nil: not the file that is known
+}
+
+// Object is an outstanding object.
+type Object struct {
+	Key      uint64 // its address, or that of its struct page
+	Size     uint64
+	Stack    uint64
+	CallSite uint64
+	Time     time.Duration // since boot
+	Load     uint32
+	PID      int32
+	Probe    int
+	IRQ      bool
+	Comm     string
+}
+
+// Wrong is a call stack that released what no target had.
+type Wrong struct {
+	Stack   uint64
+	Address uint64
+	Count   uint64
+	Load    uint32
+	PID     int32
+	Probe   int
+	IRQ     bool
+	Comm    string
+}
+
+// Stack is a call stack.
+type Stack struct {
+	Frames []uint64
+	Cut    bool
+}
+
+// Loads reads the loads of all targets, oldest first.
+func (s *Set) Loads() ([]Load, error) {
+	n, err := s.variable32("load_count")
+	if err != nil {
+		return nil, err
+	}
+	loads := make([]Load, 0, n)
+	for i := range min(n, s.shared["loads"].MaxEntries()) {
+		var l kedrLoad
+		if err := s.shared["loads"].Lookup(i, &l); err != nil {
+			return nil, fmt.Errorf("reading load %d: %w", i+1, err)
+		}
+		var t kedrTarget
+		if err := s.shared["targets"].Lookup(l.Target, &t); err != nil {
+			return nil, fmt.Errorf("reading target %d: %w", l.Target, err)
+		}
+		out := Load{
+			ID: i + 1, Target: int(l.Target), Core: l.Core, Init: l.Init,
+			Loaded: time.Duration(l.Loaded), Unloaded: time.Duration(l.Unloaded),
+			Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes, Frees: l.Frees,
+			WrongFrees: l.WrongFrees, Live: l.Live,
+		}
+		for j := range min(t.Sections, MaxSections) {
+			if l.Section[j] == 0 {
+				out.Sections = nil
+				break
+			}
+			out.Sections = append(out.Sections, l.Section[j])
+		}
+		loads = append(loads, out)
+	}
+	return loads, nil
+}
+
+// Objects reads all outstanding objects.
+func (s *Set) Objects() ([]Object, error) {
+	var objects []Object
+	err := each(s.shared["objects"], func(key uint64, o *kedrObject) {
+		objects = append(objects, Object{
+			Key: key, Size: o.Size, Stack: o.Stack, CallSite: o.CallSite, Time: time.Duration(o.Time),
+			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),
+		})
+	})
+	return objects, err
+}
+
+// Wrongs reads all wrong releases.
+func (s *Set) Wrongs() ([]Wrong, error) {
+	var wrongs []Wrong
+	err := each(s.shared["wrongs"], func(key uint64, w *kedrWrong) {
+		wrongs = append(wrongs, Wrong{
+			Stack: key, Address: w.Address, Count: w.Count, Load: w.Load, PID: int32(w.Pid),
+			Probe: int(w.Probe), IRQ: w.Irq != 0, Comm: goString(w.Comm[:]),
+		})
+	})
+	return wrongs, err
+}
+
+// Stack reads one call stack.
+func (s *Set) Stack(id uint64) (Stack, error) {
+	var st kedrStack
+	if err := s.shared["stacks"].Lookup(id, &st); err != nil {
+		return Stack{}, fmt.Errorf("reading stack %#x: %w", id, err)
+	}
+	n := min(int(st.Frames), len(st.Frame))
+	return Stack{Frames: append([]uint64(nil), st.Frame[:n]...), Cut: st.Cut != 0}, nil
+}
+
+// each reads a whole hash map, in batches. Requires Linux 5.6.
+func each[V any](m *ebpf.Map, f func(key uint64, v *V)) error {
+	const batch = 512
+	keys, values := make([]uint64, batch), make([]V, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			f(keys[i], &values[i])
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading %v: %w", m, err)
+		}
+	}
+}
+
+// Live counts the outstanding objects that loads of the targets account for.
+func (s *Set) Live() (uint64, error) {
+	loads, err := s.Loads()
+	var n uint64
+	for _, l := range loads {
+		n += l.Live
+	}
+	return n, err
+}
+
+func (s *Set) bssBytes() ([]byte, error) {
+	b := make([]byte, s.shared[".bss"].ValueSize())
+	if err := s.shared[".bss"].Lookup(uint32(0), &b); err != nil {
+		return nil, fmt.Errorf("reading the programs' variables: %w", err)
+	}
+	return b, nil
+}
+
+func (s *Set) variable32(name string) (uint32, error) {
+	b, err := s.bssBytes()
+	if err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint32(b[s.bss[name].Offset:]), nil
+}
+
+// Pages tells how a struct page turns into its linear address.
+type Pages struct{ vmemmap, offset, size uint64 }
+
+// Pages reads where the kernel keeps its pages; zero where the plan has none.
+func (s *Set) Pages() (Pages, error) {
+	b, err := s.bssBytes()
+	if err != nil {
+		return Pages{}, err
+	}
+	at := func(name string) uint64 { return binary.NativeEndian.Uint64(b[s.bss[name].Offset:]) }
+	size, err := s.kernel.StructSize("page")
+	return Pages{vmemmap: at("vmemmap_base"), offset: at("page_offset_base"), size: uint64(size)}, err
+}
+
+// Address is the linear address of a struct page's page.
+func (p Pages) Address(page uint64) uint64 {
+	if p.vmemmap == 0 || p.size == 0 || page < p.vmemmap {
+		return page
+	}
+	return p.offset + (page-p.vmemmap)/p.size*4096
+}
+
+// Lost counts events that one probe could not account for.
+type Lost struct {
+	Probe  int // index in the plan; beyond it: the events of modules
+	Symbol string
+	Reason string
+	Count  uint64
+}
+
+// reasons are the values of enum lost_reason (bpf/kedr.h).
+var reasons = [...]string{
+	"more objects outstanding than there is room for (see --max-objects)",
+	"the table of objects was busy",
+	"more call stacks than there is room for",
+	"the caller could not be read from the trampoline's frame",
+	"more objects in one call than are looked at",
+	"the probe was interrupted by itself",
+	"more loads of targets than there is room for",
+	"more wrong releases than there is room for",
+}
+
+// Lost reads what was lost since the session began.
+func (s *Set) Lost() ([]Lost, error) {
+	b, err := s.bssBytes()
+	if err != nil {
+		return nil, err
+	}
+	var out []Lost
+	off := int(s.bss["lost"].Offset)
+	for i := range maxProbes {
+		for r, reason := range reasons {
+			if n := binary.NativeEndian.Uint64(b[off+8*(i*len(reasons)+r):]); n > 0 {
+				out = append(out, Lost{Probe: i, Reason: reason, Count: n})
+			}
+		}
+	}
+	for _, a := range s.attached {
+		info, err := a.link.Info()
+		if err != nil {
+			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
+		}
+		prog, err := ebpf.NewProgramFromID(info.Program)
+		if err != nil {
+			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
+		}
+		stats, err := prog.Stats()
+		prog.Close()
+		if err != nil {
+			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
+		}
+		if stats.RecursionMisses > 0 {
+			out = append(out, Lost{
+				Probe: -1, Symbol: a.Symbol, Count: stats.RecursionMisses,
+				Reason: "the kernel does not let a probe interrupt itself",
+			})
+		}
+	}
+	return out, nil
+}
+
+// Symbol is an address by name.
+type Symbol struct {
+	Name         string
+	Offset, Size uint64
+	Module       string
+}
+
+// ParseSymbol reads the kernel's %pS and %pB: "name+0x1/0x2 [module]", and after
+// the module's name a build id in some configurations (lib/vsprintf.c,
+// kernel/kallsyms.c, __sprint_symbol).
+func ParseSymbol(text string) (Symbol, bool) {
+	var sym Symbol
+	name, rest, ok := strings.Cut(text, "+0x")
+	if !ok || name == "" {
+		return sym, false
+	}
+	rest, module, inModule := strings.Cut(rest, " [")
+	if inModule {
+		module, _, _ = strings.Cut(strings.TrimSuffix(module, "]"), " ")
+		sym.Module = module
+	}
+	offset, size, ok := strings.Cut(rest, "/0x")
+	if !ok {
+		return sym, false
+	}
+	var err1, err2 error
+	sym.Offset, err1 = strconv.ParseUint(offset, 16, 64)
+	sym.Size, err2 = strconv.ParseUint(size, 16, 64)
+	sym.Name = name
+	return sym, err1 == nil && err2 == nil
+}
+
+// Symbols names the addresses in the stacks of leaks and wrong releases. The
+// kernel does it, address by address: reading all its symbols costs far more.
+func (s *Set) Symbols() (map[uint64]Symbol, error) {
+	it, err := s.iterator("file_symbols", "stacks", 0)
+	if err != nil {
+		return nil, fmt.Errorf("naming kernel addresses: %w", err)
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("naming kernel addresses: %w", err)
+	}
+	defer r.Close()
+	return readSymbols(r)
+}
+
+func readSymbols(r io.Reader) (map[uint64]Symbol, error) {
+	symbols := make(map[uint64]Symbol)
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		addr, text, ok := strings.Cut(sc.Text(), " ")
+		if !ok {
+			continue
+		}
+		a, err := strconv.ParseUint(addr, 16, 64)
+		if err != nil {
+			continue
+		}
+		if sym, ok := ParseSymbol(text); ok {
+			symbols[a] = sym
+		}
+	}
+	return symbols, sc.Err()
+}

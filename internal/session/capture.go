@@ -1,0 +1,111 @@
+package session
+
+import "time"
+
+// Capture is what a session saw, as read from the kernel's side and before any
+// source is looked at. It travels as JSON from a machine to its host.
+type Capture struct {
+	Release string `json:"release"` // of the kernel, as uname -r has it
+	Machine string `json:"machine"` // as uname -m has it
+
+	Targets []Target `json:"targets"`
+	Loads   []Load   `json:"loads"`
+	Stacks  []Stack  `json:"stacks"`
+
+	Objects    []Object    `json:"objects"`     // obtained and not given back
+	WrongFrees []WrongFree `json:"wrong_frees"` // given back and never obtained
+
+	// Symbols names the addresses in Stacks that lie in the kernel or in
+	// modules that are no target.
+	Symbols map[uint64]Symbol `json:"symbols,omitempty"`
+
+	Lost      []Lost      `json:"lost,omitempty"`
+	Unwatched []Unwatched `json:"unwatched,omitempty"`
+
+	Settle time.Duration `json:"settle"` // waited after the last unload
+}
+
+// Target is one module under analysis.
+type Target struct {
+	Name    string `json:"name"`
+	Path    string `json:"path"`
+	BuildID string `json:"build_id,omitempty"`
+}
+
+// Load is one stay of a target in the kernel, from its loading to its removal.
+type Load struct {
+	ID     uint32 `json:"id"`     // 1 for the session's first
+	Target int    `json:"target"` // index in Capture.Targets
+
+	Core uint64 `json:"core"` // address of the core area
+	Init uint64 `json:"init"` // address of the init area, 0 when it has none
+
+	// Sections holds the address of each of target.Module.Sections, or is
+	// empty when the module that was loaded is not the file that was given.
+	Sections []uint64 `json:"sections,omitempty"`
+
+	Loaded   time.Duration `json:"loaded"`             // since boot
+	Unloaded time.Duration `json:"unloaded,omitempty"` // since boot, 0 while it is loaded
+
+	Allocations     uint64 `json:"allocations"`
+	AllocatedBytes  uint64 `json:"allocated_bytes"`
+	Frees           uint64 `json:"frees"`
+	UnallocatedFree uint64 `json:"unallocated_frees"`
+}
+
+// Stack is a call stack, innermost frame first. The first frame is the return
+// address of the intercepted call.
+type Stack struct {
+	ID     uint64   `json:"id"`
+	Frames []uint64 `json:"frames"`
+	Cut    bool     `json:"cut,omitempty"` // there were more frames, or it could not be unwound
+}
+
+// Object is something that a target obtained.
+type Object struct {
+	Load     uint32        `json:"load"`
+	Stack    uint64        `json:"stack"` // Stack.ID
+	Address  uint64        `json:"address"`
+	Size     uint64        `json:"size"` // as requested, in bytes
+	Kind     string        `json:"kind"`
+	Function string        `json:"function,omitempty"` // empty: the call site tells
+	PID      int32         `json:"pid"`                // of the thread
+	Comm     string        `json:"comm"`
+	IRQ      bool          `json:"irq,omitempty"`  // in hard or soft interrupt context
+	Time     time.Duration `json:"time,omitempty"` // since boot
+}
+
+// WrongFree is a call stack that gave back what no target had obtained.
+type WrongFree struct {
+	Load     uint32 `json:"load"`
+	Stack    uint64 `json:"stack"`
+	Address  uint64 `json:"address"` // of the first
+	Kind     string `json:"kind"`
+	Function string `json:"function,omitempty"`
+	PID      int32  `json:"pid"`
+	Comm     string `json:"comm"`
+	IRQ      bool   `json:"irq,omitempty"`
+	Count    uint64 `json:"count"`
+}
+
+// Symbol is a kernel address by name.
+type Symbol struct {
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	Size     uint64 `json:"size"`
+	Module   string `json:"module,omitempty"`
+}
+
+// Lost counts events that were not accounted for.
+type Lost struct {
+	Function string `json:"function"` // the probed function, or empty
+	Reason   string `json:"reason"`
+	Count    uint64 `json:"count"`
+}
+
+// Unwatched is a function that the target imports and that could not be
+// intercepted.
+type Unwatched struct {
+	Function string `json:"function"`
+	Reason   string `json:"reason"`
+}

@@ -1,0 +1,386 @@
+// Package session runs an analysis from arming the probes to reading what they
+// saw: within one process (Arm, Capture, Close), or detached, where everything
+// is pinned in bpffs and nothing of ours runs until Open.
+package session
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"kedr/internal/catalog"
+	"kedr/internal/kernel"
+	"kedr/internal/plan"
+	"kedr/internal/probe"
+	"kedr/internal/target"
+)
+
+// Options of a session.
+type Options struct {
+	MaxObjects uint32 // see probe.Options
+	MaxStacks  uint32
+}
+
+// Session is one analysis.
+type Session struct {
+	kernel *kernel.Kernel
+	set    *probe.Set
+	meta   meta
+}
+
+// meta is what a detached session has to remember of its beginning.
+type meta struct {
+	Release   string      `json:"release"`
+	Started   time.Time   `json:"started"`
+	Targets   []Target    `json:"targets"`
+	Probes    []metaProbe `json:"probes"`
+	Unwatched []Unwatched `json:"unwatched,omitempty"`
+}
+
+type metaProbe struct {
+	Symbol   string `json:"symbol"`
+	Kind     string `json:"kind"`
+	Page     bool   `json:"page,omitempty"`     // objects are kept by their struct page
+	Function string `json:"function,omitempty"` // empty: the call site tells
+}
+
+// ErrLoaded says that a target is in the kernel already.
+type ErrLoaded struct{ Name string }
+
+func (e *ErrLoaded) Error() string {
+	return fmt.Sprintf("the target module %s is already loaded, and only a module that is watched from its first instruction can be analysed: unload it first (rmmod %s)", e.Name, e.Name)
+}
+
+// Arm starts a session for modules that are not loaded yet.
+func Arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*target.Module) (*Session, error) {
+	return arm(c, k, opts, false, targets)
+}
+
+func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets []*target.Module) (*Session, error) {
+	for _, t := range targets {
+		if kernel.ModuleLoaded(t.Name) {
+			return nil, &ErrLoaded{Name: t.Name}
+		}
+	}
+	p, err := plan.New(c, k, targets...)
+	if err != nil {
+		return nil, err
+	}
+	set, err := probe.Attach(p, k, probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files})
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{kernel: k, set: set, meta: meta{Release: k.Release, Started: time.Now()}}
+	for _, t := range targets {
+		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
+	}
+	for _, pr := range p.Probes {
+		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind, Page: pr.Space != catalog.Memory}
+		if pr.Mechanism != plan.Tracepoint {
+			mp.Function = pr.Symbol
+		}
+		s.meta.Probes = append(s.meta.Probes, mp)
+	}
+	for _, u := range p.Unwatched {
+		s.meta.Unwatched = append(s.meta.Unwatched, Unwatched(u))
+	}
+	return s, nil
+}
+
+// Settle waits until nothing is outstanding, but no longer than d: the kernel
+// frees some objects long after it was told to (RCU, work queues).
+func (s *Session) Settle(ctx context.Context, d time.Duration) error {
+	end := time.Now().Add(d)
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		n, err := s.set.Live()
+		if err != nil || n == 0 {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(pause, left)):
+		}
+	}
+}
+
+// Capture reads what was seen so far. The session goes on.
+func (s *Session) Capture(settle time.Duration) (*Capture, error) {
+	c := &Capture{
+		Release: s.kernel.Release, Machine: s.kernel.Machine,
+		Targets: s.meta.Targets, Unwatched: s.meta.Unwatched, Settle: settle,
+	}
+	loads, err := s.set.Loads()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range loads {
+		c.Loads = append(c.Loads, Load{
+			ID: l.ID, Target: l.Target, Core: l.Core, Init: l.Init, Sections: l.Sections,
+			Loaded: l.Loaded, Unloaded: l.Unloaded,
+			Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes,
+			Frees: l.Frees, UnallocatedFree: l.WrongFrees,
+		})
+	}
+	if err := s.captureObjects(c); err != nil {
+		return nil, err
+	}
+	lost, err := s.set.Lost()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lost {
+		name := l.Symbol
+		if l.Probe >= 0 && l.Probe < len(s.meta.Probes) {
+			name = s.meta.Probes[l.Probe].Symbol
+		}
+		c.Lost = append(c.Lost, Lost{Function: name, Reason: l.Reason, Count: l.Count})
+	}
+	return c, nil
+}
+
+func (s *Session) captureObjects(c *Capture) error {
+	objects, err := s.set.Objects()
+	if err != nil {
+		return err
+	}
+	// Oldest first: a map has no order, a report should have.
+	slices.SortFunc(objects, func(a, b probe.Object) int {
+		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key))
+	})
+	pages := probe.Pages{}
+	if slices.ContainsFunc(s.meta.Probes, func(p metaProbe) bool { return p.Page }) {
+		if pages, err = s.set.Pages(); err != nil {
+			return err
+		}
+	}
+	stacks := make(map[uint64]uint64) // id, or call site where there was no room for a stack
+	stack := func(id, callSite uint64) (uint64, error) {
+		if out, ok := stacks[id]; ok && id != 0 {
+			return out, nil
+		}
+		if id == 0 {
+			if _, ok := stacks[callSite]; !ok {
+				stacks[callSite] = callSite
+				c.Stacks = append(c.Stacks, Stack{ID: callSite, Frames: []uint64{callSite}, Cut: true})
+			}
+			return callSite, nil
+		}
+		st, err := s.set.Stack(id)
+		if err != nil {
+			return 0, err
+		}
+		stacks[id] = id
+		c.Stacks = append(c.Stacks, Stack{ID: id, Frames: st.Frames, Cut: st.Cut})
+		return id, nil
+	}
+	for _, o := range objects {
+		id, err := stack(o.Stack, o.CallSite)
+		if err != nil {
+			return err
+		}
+		out := Object{
+			Load: o.Load, Stack: id, Address: o.Key, Size: o.Size, PID: o.PID, Comm: o.Comm, IRQ: o.IRQ, Time: o.Time,
+		}
+		if p, ok := s.probe(o.Probe); ok {
+			out.Kind, out.Function = p.Kind, p.Function
+			if p.Page {
+				out.Address = pages.Address(o.Key)
+			}
+		}
+		c.Objects = append(c.Objects, out)
+	}
+	wrongs, err := s.set.Wrongs()
+	if err != nil {
+		return err
+	}
+	for _, w := range wrongs {
+		id, err := stack(w.Stack, 0)
+		if err != nil {
+			return err
+		}
+		out := WrongFree{
+			Load: w.Load, Stack: id, Address: w.Address, PID: w.PID, Comm: w.Comm, IRQ: w.IRQ, Count: w.Count,
+		}
+		if p, ok := s.probe(w.Probe); ok {
+			out.Kind, out.Function = p.Kind, p.Function
+		}
+		c.WrongFrees = append(c.WrongFrees, out)
+	}
+	if len(c.Stacks) == 0 {
+		return nil
+	}
+	symbols, err := s.set.Symbols()
+	if err != nil {
+		return err
+	}
+	c.Symbols = make(map[uint64]Symbol, len(symbols))
+	for a, sym := range symbols {
+		c.Symbols[a] = Symbol{Function: sym.Name, Offset: sym.Offset, Size: sym.Size, Module: sym.Module}
+	}
+	return nil
+}
+
+func (s *Session) probe(i int) (metaProbe, bool) {
+	if i < 0 || i >= len(s.meta.Probes) {
+		return metaProbe{}, false
+	}
+	return s.meta.Probes[i], true
+}
+
+// Probes counts the probes at work.
+func (s *Session) Probes() int { return len(s.set.Attached()) }
+
+// Targets lists the session's targets.
+func (s *Session) Targets() []Target { return s.meta.Targets }
+
+// Unwatched lists what the targets import and cannot be intercepted.
+func (s *Session) Unwatched() []Unwatched { return s.meta.Unwatched }
+
+// Started says when the session was armed.
+func (s *Session) Started() time.Time { return s.meta.Started }
+
+// Close ends the session, or lets go of it where it is detached.
+func (s *Session) Close() error { return s.set.Close() }
+
+// Where a detached session is: its own maps and links, and the files for users.
+const (
+	bpffs    = "/sys/fs/bpf"
+	pinDir   = bpffs + "/kedr-session"
+	FilesDir = bpffs + "/kedr"
+	metaPin  = pinDir + "/meta"
+)
+
+// Errors of detached sessions.
+var (
+	ErrRunning    = errors.New("service is already running: to stop it, execute 'kedr stop'")
+	ErrNotRunning = errors.New("service is not running: to start it, execute 'kedr start MODULE'")
+)
+
+// Start arms a detached session.
+func Start(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*target.Module) (err error) {
+	if Running() {
+		return ErrRunning
+	}
+	if err := mountBPFFS(); err != nil {
+		return err
+	}
+	s, err := arm(c, k, opts, true, targets)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, remove())
+		}
+	}()
+	names := make([]string, len(targets))
+	for i, t := range targets {
+		names[i] = t.Name
+	}
+	if err := s.set.Pin(pinDir, FilesDir, names); err != nil {
+		return err
+	}
+	return s.pinMeta()
+}
+
+// pinMeta keeps the session's beginning where the session is, so that nothing
+// is left on disk and nothing can be of another session.
+func (s *Session) pinMeta() error {
+	b, err := json.Marshal(s.meta)
+	if err != nil {
+		return err
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: "meta", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(b)+7) &^ 7, MaxEntries: 1,
+	})
+	if err != nil {
+		return fmt.Errorf("keeping the session's description: %w", err)
+	}
+	defer m.Close()
+	if err := m.Put(uint32(0), append(b, make([]byte, int(m.ValueSize())-len(b))...)); err != nil {
+		return fmt.Errorf("keeping the session's description: %w", err)
+	}
+	return m.Pin(metaPin)
+}
+
+// Running says whether there is a detached session.
+func Running() bool {
+	_, err := os.Stat(metaPin)
+	return err == nil
+}
+
+// Open opens the detached session.
+func Open(k *kernel.Kernel) (*Session, error) {
+	m, err := ebpf.LoadPinnedMap(metaPin, nil)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNotRunning
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("opening the session: %w: run as root", err)
+	case err != nil:
+		return nil, fmt.Errorf("opening the session: %w", err)
+	}
+	defer m.Close()
+	b := make([]byte, m.ValueSize())
+	if err := m.Lookup(uint32(0), &b); err != nil {
+		return nil, fmt.Errorf("reading the session's description: %w", err)
+	}
+	s := &Session{kernel: k}
+	if err := json.Unmarshal([]byte(unix.ByteSliceToString(b)), &s.meta); err != nil {
+		return nil, fmt.Errorf("reading the session's description: %w", err)
+	}
+	if s.set, err = probe.OpenPinned(pinDir, k); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Stop ends the detached session and removes its files. It also clears away what
+// a start that was killed half-way has left.
+func Stop() error {
+	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
+		return ErrNotRunning
+	}
+	return remove()
+}
+
+func remove() error {
+	return errors.Join(removeAll(pinDir), removeAll(FilesDir))
+}
+
+func removeAll(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing the session: %w", err)
+	}
+	return nil
+}
+
+// mountBPFFS mounts bpffs where nobody has; systemd does it everywhere it runs.
+func mountBPFFS() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err != nil {
+		return fmt.Errorf("%s: %w: this kernel has no BPF file system (CONFIG_BPF_SYSCALL)", bpffs, err)
+	}
+	if st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mounting the BPF file system at %s: %w", bpffs, err)
+	}
+	return nil
+}
