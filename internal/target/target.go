@@ -27,6 +27,10 @@ type Module struct {
 	// count tells a loaded module from another build of the same name.
 	SymbolCount int
 	HasLines    bool // the file has DWARF line information
+
+	image    []byte
+	sections map[elf.SectionIndex]int // into Sections, by ELF index
+	tails    map[string][]Call        // by the function that jumps
 }
 
 // Import is a symbol that the module expects the kernel or another module to
@@ -38,9 +42,10 @@ type Import struct {
 
 // Section is an executable section.
 type Section struct {
-	Name string
-	Size uint64
-	Init bool // freed by the kernel after the module's init function
+	Name  string
+	Index uint16 // in the ELF file
+	Size  uint64
+	Init  bool // freed by the kernel after the module's init function
 
 	// Symbol is the index in .symtab of a symbol defined in this section and
 	// SymbolValue that symbol's offset in it. While the module is loading, the
