@@ -1,0 +1,254 @@
+package distro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// apt is a private apt: its own lists and cache, the host's mirrors and keys.
+type apt struct {
+	store *Store
+	dir   string
+	args  []string
+}
+
+// keyring signs all of Debian's suites.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// extraSuites are where kernels are that the host's own suite may not have.
+var extraSuites = []string{"bookworm", "bullseye", "trixie", "trixie-backports"}
+
+// listsAge is how old package lists may get: archives drop old kernels.
+const listsAge = 24 * time.Hour
+
+func (s *Store) apt() (*apt, error) {
+	a := &apt{store: s, dir: filepath.Join(s.Dir, "apt")}
+	for _, d := range []string{"lists/partial", "archives/partial", "etc"} {
+		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
+			return nil, fmt.Errorf("no place for package lists: %w", err)
+		}
+	}
+	status := filepath.Join(a.dir, "status")
+	if err := os.WriteFile(status, nil, 0o644); err != nil {
+		return nil, fmt.Errorf("no place for package lists: %w", err)
+	}
+	for _, o := range []string{
+		"Dir::State::lists=" + filepath.Join(a.dir, "lists"),
+		"Dir::State::status=" + status,
+		"Dir::Cache=" + a.dir,
+		"Dir::Cache::archives=" + filepath.Join(a.dir, "archives"),
+		"Dir::Etc::sourcelist=" + filepath.Join(a.dir, "etc", "sources.list"),
+		"Dir::Etc::sourceparts=-",
+		"Dir::Etc::preferencesparts=-",
+		"APT::Sandbox::User=", // the cache is ours alone
+		"APT::Architecture=amd64",
+		"APT::Architectures=amd64",
+		"Acquire::Languages=none",
+	} {
+		a.args = append(a.args, "-o", o)
+	}
+	return a, nil
+}
+
+// mirror is where the host gets its packages.
+type mirror struct{ site, suite string }
+
+// hostMirrors reads the host's own configuration; every form of it, as apt does.
+func hostMirrors(ctx context.Context) ([]mirror, error) {
+	out, err := output(ctx, "apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)",
+		"Created-By: Packages", "Component: main")
+	if err != nil {
+		return nil, fmt.Errorf("reading the host's apt configuration: %w", err)
+	}
+	return parseMirrors(out), nil
+}
+
+func parseMirrors(out string) []mirror {
+	var ms []mirror
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 2 {
+			if m := (mirror{f[0], f[1]}); !slices.Contains(ms, m) {
+				ms = append(ms, m)
+			}
+		}
+	}
+	return ms
+}
+
+// suiteRE is Debian's suites: others on the host's list hold no kernels.
+var suiteRE = regexp.MustCompile(`^(bullseye|bookworm|trixie|forky|sid|stable|testing|unstable|oldstable)(-security|-updates|-backports)?$`)
+
+// sources writes the private sources.list: the host's suites, or one more.
+func sources(ms []mirror, extra string) (string, error) {
+	var main, security string
+	var b strings.Builder
+	line := func(site, suite string) {
+		fmt.Fprintf(&b, "deb [signed-by=%s] %s %s main\n", keyring, site, suite)
+	}
+	for _, m := range ms {
+		if !suiteRE.MatchString(m.suite) {
+			continue
+		}
+		if strings.HasSuffix(m.suite, "-security") {
+			security = m.site
+		} else if main == "" {
+			main = m.site
+		}
+		if extra == "" {
+			line(m.site, m.suite)
+		}
+	}
+	if main == "" {
+		return "", errors.New("the host's apt configuration names no Debian mirror: kernels come from there")
+	}
+	if extra != "" {
+		line(main, extra)
+		if security != "" && !strings.Contains(extra, "-") {
+			line(security, extra+"-security")
+		}
+	}
+	return b.String(), nil
+}
+
+// update makes the lists of a set of suites current, downloading only what has changed.
+func (a *apt) update(ctx context.Context, extra string) error {
+	ms, err := hostMirrors(ctx)
+	if err != nil {
+		return err
+	}
+	text, err := sources(ms, extra)
+	if err != nil {
+		return err
+	}
+	list := filepath.Join(a.dir, "etc", "sources.list")
+	stamp := filepath.Join(a.dir, "updated-"+extra)
+	if err := os.WriteFile(list, []byte(text), 0o644); err != nil {
+		return err
+	}
+	if st, err := os.Stat(stamp); err == nil && time.Since(st.ModTime()) < listsAge {
+		return nil
+	}
+	name := extra
+	if name == "" {
+		name = "the host's suites"
+	}
+	a.store.Log("fetching the package lists of %s from the host's Debian mirror", name)
+	// Lists of other suites stay where they are.
+	if err := run(ctx, "apt-get", append(slices.Clone(a.args), "-o", "APT::Get::List-Cleanup=false", "-qq", "update")...); err != nil {
+		return fmt.Errorf("fetching package lists: %w: check the network and the host's apt configuration", err)
+	}
+	return os.WriteFile(stamp, nil, 0o644)
+}
+
+// eachSuite calls find with the host's suites, then with one more after the
+// other, until it is satisfied.
+func (a *apt) eachSuite(ctx context.Context, find func() (bool, error)) (bool, error) {
+	for _, extra := range append([]string{""}, extraSuites...) {
+		if err := a.update(ctx, extra); err != nil {
+			return false, err
+		}
+		if ok, err := find(); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// findImage finds the newest signed kernel image of a version.
+func (a *apt) findImage(ctx context.Context, version string) (string, error) {
+	var best string
+	ok, err := a.eachSuite(ctx, func() (bool, error) {
+		names, err := a.cache(ctx, "pkgnames", "linux-image-")
+		if err != nil {
+			return false, err
+		}
+		best = newest(strings.Fields(names), version)
+		return best != "", nil
+	})
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %q is in none of the suites of the host and of %s", ErrNoKernel, version, strings.Join(extraSuites, ", "))
+	}
+	return best, err
+}
+
+func newest(names []string, version string) string {
+	best := ""
+	for _, n := range names {
+		release, ok := strings.CutPrefix(n, "linux-image-")
+		// Meta packages have no number of their own.
+		if ok && strings.HasSuffix(release, flavour) && matches(release, version) &&
+			(best == "" || CompareReleases(release, strings.TrimPrefix(best, "linux-image-")) > 0) {
+			best = n
+		}
+	}
+	return best
+}
+
+// offers makes the lists current that have a package.
+func (a *apt) offers(ctx context.Context, name string) error {
+	ok, err := a.eachSuite(ctx, func() (bool, error) {
+		names, err := a.cache(ctx, "pkgnames", name)
+		return slices.Contains(strings.Fields(names), name), err
+	})
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: no package %s any more: fetch a newer kernel (kedr vm fetch)", ErrNoKernel, name)
+	}
+	return err
+}
+
+func (a *apt) cache(ctx context.Context, args ...string) (string, error) {
+	return output(ctx, "apt-cache", append(slices.Clone(a.args), args...)...)
+}
+
+var dependsRE = regexp.MustCompile(`(?m)^\s*(?:Pre)?Depends: ([a-z0-9][a-z0-9+.-]*)`)
+
+// depends lists what a package depends on.
+func (a *apt) depends(ctx context.Context, name string) ([]string, error) {
+	out, err := a.cache(ctx, "depends", name)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range dependsRE.FindAllStringSubmatch(out, -1) {
+		names = append(names, m[1])
+	}
+	return names, nil
+}
+
+// download fetches packages; apt checks their signatures and sums.
+func (a *apt) download(ctx context.Context, dir string, packages []string) ([]string, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	args := append(slices.Clone(a.args), "--no-install-recommends", "--print-uris", "-qq", "download")
+	uris, err := output(ctx, "apt-get", append(args, packages...)...)
+	if err != nil {
+		return nil, fmt.Errorf("finding %s: %w", strings.Join(packages, ", "), err)
+	}
+	for line := range strings.Lines(uris) {
+		if f := strings.Fields(line); len(f) >= 3 {
+			a.store.Log("fetching %s (%s)", strings.Split(f[1], "_")[0], megabytes(f[2]))
+		}
+	}
+	args = append(slices.Clone(a.args), "-qq", "download")
+	cmd := append(args, packages...)
+	// apt-get download writes to its working directory.
+	if err := run(ctx, "env", append([]string{"-C", dir, "apt-get"}, cmd...)...); err != nil {
+		return nil, fmt.Errorf("fetching %s: %w", strings.Join(packages, ", "), err)
+	}
+	return filepath.Glob(filepath.Join(dir, "*.deb"))
+}
+
+func megabytes(bytes string) string {
+	if len(bytes) <= 6 {
+		return "under 1 MB"
+	}
+	return bytes[:len(bytes)-6] + " MB"
+}

@@ -1,0 +1,295 @@
+// Package distro gets kernels of the distribution, and what modules for them are
+// built with, by the distribution's own package tools: without installing them,
+// without touching the host's apt, and once.
+package distro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Kernel is an unpacked kernel package.
+type Kernel struct {
+	Release string // as uname -r has it there
+	Dir     string // where the package is unpacked
+}
+
+// Image is the kernel's boot file.
+func (k Kernel) Image() string { return filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release) }
+
+// Modules is its directory of modules.
+func (k Kernel) Modules() string {
+	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
+		dir := filepath.Join(k.Dir, lib, k.Release)
+		if _, err := os.Stat(dir); err == nil {
+			return dir
+		}
+	}
+	return filepath.Join(k.Dir, "lib/modules", k.Release)
+}
+
+// Store is the cache of kernels.
+type Store struct {
+	Dir string
+	// Log is told of everything that is downloaded, a line each.
+	Log func(format string, args ...any)
+}
+
+// ErrNoKernel says that a kernel is neither cached nor to be had.
+var ErrNoKernel = errors.New("no such kernel")
+
+// NewStore returns the user's store, below the cache directory.
+func NewStore(log func(string, ...any)) (*Store, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("no place for kernels: %w: set XDG_CACHE_HOME or HOME", err)
+	}
+	return &Store{Dir: filepath.Join(dir, "kedr"), Log: log}, nil
+}
+
+func (s *Store) kernels() string { return filepath.Join(s.Dir, "kernels") }
+
+// Cached lists the kernels at hand, newest first.
+func (s *Store) Cached() ([]Kernel, error) {
+	entries, err := os.ReadDir(s.kernels())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []Kernel
+	for _, e := range entries {
+		k := Kernel{Release: e.Name(), Dir: filepath.Join(s.kernels(), e.Name())}
+		if _, err := os.Stat(k.Image()); err == nil {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b Kernel) int { return CompareReleases(b.Release, a.Release) })
+	return out, nil
+}
+
+// Find returns the newest kernel at hand of a version: "6.1" or a full release.
+func (s *Store) Find(version string) (Kernel, bool, error) {
+	all, err := s.Cached()
+	if err != nil {
+		return Kernel{}, false, err
+	}
+	for _, k := range all {
+		if matches(k.Release, version) {
+			return k, true, nil
+		}
+	}
+	return Kernel{}, false, nil
+}
+
+// flavour is the ordinary one; a release of another names it before this.
+const flavour = "-amd64"
+
+var releaseRE = regexp.MustCompile(`^(\d+(?:\.\d+)*)(.*?)((?:-cloud|-rt)?)-amd64$`)
+
+// matches says whether a release is of a version: "6.1", "6.1-cloud" or itself.
+func matches(release, version string) bool {
+	if release == version {
+		return true
+	}
+	m := releaseRE.FindStringSubmatch(release)
+	if m == nil {
+		return false
+	}
+	number, kind, _ := strings.Cut(version, "-")
+	if kind != "" {
+		kind = "-" + kind
+	}
+	return m[3] == kind && (m[1] == number || strings.HasPrefix(m[1], number+"."))
+}
+
+var digits = regexp.MustCompile(`\d+`)
+
+// CompareReleases orders releases by their numbers, left to right.
+func CompareReleases(a, b string) int {
+	x, y := digits.FindAllString(a, -1), digits.FindAllString(b, -1)
+	for i := range min(len(x), len(y)) {
+		n, _ := strconv.ParseUint(x[i], 10, 64)
+		m, _ := strconv.ParseUint(y[i], 10, 64)
+		if n != m {
+			if n < m {
+				return -1
+			}
+			return 1
+		}
+	}
+	return strings.Compare(a, b)
+}
+
+// Fetch returns the newest kernel of a version, from the cache or, where that
+// has none, from the distribution. With refresh the distribution is asked even so.
+func (s *Store) Fetch(ctx context.Context, version string, refresh bool) (Kernel, error) {
+	if k, ok, err := s.Find(version); err != nil || ok && !refresh {
+		return k, err
+	}
+	a, err := s.apt()
+	if err != nil {
+		return Kernel{}, err
+	}
+	name, err := a.findImage(ctx, version)
+	if err != nil {
+		return Kernel{}, err
+	}
+	release := strings.TrimPrefix(name, "linux-image-")
+	k := Kernel{Release: release, Dir: filepath.Join(s.kernels(), release)}
+	if _, err := os.Stat(k.Image()); err == nil {
+		return k, nil
+	}
+	err = s.unpack(ctx, a, k.Dir, []string{name}, func(dir string) error {
+		k := Kernel{Release: release, Dir: dir}
+		if _, err := os.Stat(k.Image()); err != nil {
+			return fmt.Errorf("package %s holds no kernel: %w", name, err)
+		}
+		return depmod(ctx, k)
+	})
+	return k, err
+}
+
+// depmod makes the index that modprobe needs, where the tool is installed.
+func depmod(ctx context.Context, k Kernel) error {
+	tool, err := lookTool("depmod")
+	if err != nil {
+		return nil // kedr itself does without; a workload's modprobe will say so
+	}
+	base := k.Dir
+	if strings.Contains(k.Modules(), "/usr/lib/") {
+		base = filepath.Join(k.Dir, "usr")
+	}
+	return run(ctx, tool, "-b", base, k.Release)
+}
+
+// lookTool finds a tool of the system's, also where sbin is not in the path.
+func lookTool(name string) (string, error) {
+	if p, err := exec.LookPath(name); err == nil {
+		return p, nil
+	}
+	for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
+		if _, err := os.Stat(dir + name); err == nil {
+			return dir + name, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed", name)
+}
+
+// Headers returns a directory in which modules for a kernel are built with
+// make -C, fetching it where need be.
+func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
+	root := filepath.Join(s.Dir, "headers", k.Release)
+	dir := filepath.Join(root, "usr/src/linux-headers-"+k.Release)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	a, err := s.apt()
+	if err != nil {
+		return "", err
+	}
+	headers := "linux-headers-" + k.Release
+	if err := a.offers(ctx, headers); err != nil {
+		return "", err
+	}
+	deps, err := a.depends(ctx, headers)
+	if err != nil {
+		return "", err
+	}
+	packages := []string{headers}
+	for _, d := range deps {
+		if strings.HasPrefix(d, "linux-headers-") || strings.HasPrefix(d, "linux-kbuild-") {
+			packages = append(packages, d)
+		}
+	}
+	return dir, s.unpack(ctx, a, root, packages, func(tmp string) error { return relocate(tmp, root) })
+}
+
+// relocate makes unpacked headers refer to where they are: their Makefiles
+// include each other by absolute names below /usr/src.
+func relocate(tmp, root string) error {
+	makefiles, err := filepath.Glob(filepath.Join(tmp, "usr/src/*/Makefile"))
+	if err != nil {
+		return err
+	}
+	for _, name := range makefiles {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		text := strings.ReplaceAll(string(b), "include /usr/src/", "include "+root+"/usr/src/")
+		if text != string(b) {
+			if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unpack downloads packages and puts their files into dir, all or nothing.
+func (s *Store) unpack(ctx context.Context, a *apt, dir string, packages []string, finish func(tmp string) error) (err error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("no place for %s: %w", filepath.Base(dir), err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".unpacking-*")
+	if err != nil {
+		return fmt.Errorf("no place for %s: %w", filepath.Base(dir), err)
+	}
+	defer os.RemoveAll(tmp)
+	files, err := a.download(ctx, filepath.Join(tmp, "debs"), packages)
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(tmp, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := run(ctx, "dpkg-deb", "-x", f, root); err != nil {
+			return fmt.Errorf("unpacking %s: %w", filepath.Base(f), err)
+		}
+	}
+	if err := finish(root); err != nil {
+		return err
+	}
+	if err := os.Rename(root, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// run runs a tool, and tells its own last words when it fails.
+func run(ctx context.Context, name string, args ...string) error {
+	_, err := output(ctx, name, args...)
+	return err
+}
+
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err == nil {
+		return string(out), nil
+	}
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("%s is not installed: kernels come by Debian's package tools", name)
+	}
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	return "", fmt.Errorf("%s: %w: %s", name, err, lines[len(lines)-1])
+}
