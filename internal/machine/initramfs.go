@@ -1,0 +1,159 @@
+package machine
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/cavaliergopher/cpio"
+
+	"kedr/internal/distro"
+	"kedr/internal/kernel"
+	"kedr/internal/target"
+)
+
+// archive writes an initramfs: cpio in the kernel's "newc" format
+// (Documentation/driver-api/early-userspace/buffer-format.rst). Not compressed:
+// it is read once, from memory.
+type archive struct {
+	w    *cpio.Writer
+	dirs map[string]bool
+}
+
+func (a *archive) mkdir(dir string) error {
+	dir = strings.Trim(dir, "/")
+	if dir == "" || dir == "." || a.dirs[dir] {
+		return nil
+	}
+	if err := a.mkdir(path.Dir(dir)); err != nil {
+		return err
+	}
+	a.dirs[dir] = true
+	return a.w.WriteHeader(&cpio.Header{Name: dir, Mode: cpio.TypeDir | 0o755, Links: 2})
+}
+
+func (a *archive) file(name string, mode fs.FileMode, content []byte) error {
+	name = strings.TrimPrefix(name, "/")
+	if err := a.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	h := &cpio.Header{Name: name, Mode: cpio.TypeReg | cpio.FileMode(mode.Perm()), Size: int64(len(content)), Links: 1}
+	if err := a.w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := a.w.Write(content)
+	return err
+}
+
+// writeInitramfs makes the machine's initramfs for a job.
+func writeInitramfs(out io.Writer, c *Config, j *job) error {
+	buf := bufio.NewWriterSize(out, 1<<20)
+	a := &archive{w: cpio.NewWriter(buf), dirs: make(map[string]bool)}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	exe, err := os.ReadFile(self)
+	if err != nil {
+		return fmt.Errorf("reading this program: %w", err)
+	}
+	if err := a.file(initPath, 0o755, exe); err != nil {
+		return err
+	}
+	var wanted []string
+	if c.HostRoot {
+		wanted = append(wanted, "virtio_pci", "9pnet_virtio", "9p", "overlay")
+	}
+	mods, err := resolve(c.Kernel, append(wanted, c.Modules...))
+	if err != nil {
+		return err
+	}
+	for _, m := range mods {
+		name := "/modules/" + m.Name + ".ko"
+		if err := a.file(name, 0o644, m.Image()); err != nil {
+			return err
+		}
+		j.Modules = append(j.Modules, name)
+	}
+	for _, f := range c.Files {
+		if err := a.file(f.Name, f.Mode, f.Content); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "host", "layer", "root"} {
+		if err := a.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	if err := a.file(jobFile, 0o600, b); err != nil {
+		return err
+	}
+	return errors.Join(a.w.Close(), buf.Flush())
+}
+
+// resolve finds modules of a kernel and what they need, each before those that
+// need it; modules that are built in are left out.
+func resolve(k distro.Kernel, names []string) ([]*target.Module, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	dir := k.Modules()
+	files := make(map[string]string)
+	err := filepath.WalkDir(filepath.Join(dir, "kernel"), func(p string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.Contains(d.Name(), ".ko") {
+			files[kernel.ModuleName(p)] = p
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the modules of %s: %w", k.Release, err)
+	}
+	builtin := make(map[string]bool)
+	if b, err := os.ReadFile(filepath.Join(dir, "modules.builtin")); err == nil {
+		for line := range strings.Lines(string(b)) {
+			builtin[kernel.ModuleName(strings.TrimSpace(line))] = true
+		}
+	}
+	var out []*target.Module
+	done := make(map[string]bool)
+	var add func(name string) error
+	add = func(name string) error {
+		name = kernel.ModuleName(name)
+		if done[name] || builtin[name] {
+			return nil
+		}
+		done[name] = true
+		file, ok := files[name]
+		if !ok {
+			return fmt.Errorf("%s: %w in %s", name, kernel.ErrNoModule, dir)
+		}
+		m, err := target.Open(file)
+		if err != nil {
+			return err
+		}
+		for _, dep := range m.Depends {
+			if err := add(dep); err != nil {
+				return fmt.Errorf("%s needs %w", name, err)
+			}
+		}
+		out = append(out, m)
+		return nil
+	}
+	for _, n := range names {
+		if err := add(n); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,28 @@
+// Package machine runs a command in a disposable virtual machine: a stock kernel
+// of the distribution, this program as its init, and, where the command is the
+// user's, the host's own root file system, read-only below a temporary layer.
+package machine
+
+// job is what the guest is to do; it travels in the initramfs.
+type job struct {
+	Argv     []string
+	Env      []string
+	Dir      string
+	HostRoot bool     // run in the host's root file system
+	Modules  []string // files to load, in order
+	// Lib is the directory of the guest kernel's modules on the host.
+	Lib string
+}
+
+// Paths in the initramfs.
+const (
+	jobFile  = "/kedr-job.json"
+	initPath = "/init"
+	// Self is where the guest finds this program.
+	Self = "/run/kedr"
+	// ResultFD is the descriptor on which the command may write its result.
+	ResultFD = 3
+	// ResultEnv tells the command that it has one.
+	ResultEnv = "KEDR_RESULT_FD"
+	hostTag   = "hostroot"
+)

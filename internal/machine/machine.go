@@ -1,0 +1,390 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"kedr/internal/distro"
+)
+
+// Config says what machine to start and what to run in it.
+type Config struct {
+	Kernel   distro.Kernel
+	HostRoot bool     // the command is one of the host's
+	Files    []File   // further files in the machine, without HostRoot
+	Modules  []string // modules of the kernel to load first, by name
+
+	Argv []string // the command; Self is this program
+	Env  []string
+	Dir  string
+
+	Stdout, Stderr io.Writer
+	Progress       func(string) // told what is going on; may be nil
+
+	CPUs   int    // 0: 2
+	Memory int    // in MiB; 0: 1024
+	Accel  string // "kvm" or "tcg"; "": what works
+	// Timeout ends the machine after so long; 0: never.
+	Timeout time.Duration
+	// CacheDir is where it is remembered whether KVM works.
+	CacheDir string
+}
+
+// File is a file to put into the machine.
+type File struct {
+	Name    string
+	Mode    fs.FileMode
+	Content []byte
+}
+
+// Result is how the command ended.
+type Result struct {
+	ExitStatus int
+	Data       []byte // what it wrote to ResultFD
+}
+
+// ErrNoQEMU says that there is no emulator.
+var ErrNoQEMU = errors.New("qemu-system-x86_64 is not installed: apt install qemu-system-x86")
+
+// CrashError says that the machine's kernel crashed.
+type CrashError struct{ Oops string }
+
+func (e *CrashError) Error() string { return "the kernel crashed in the machine" }
+
+// HangError says that the machine came to a stop.
+type HangError struct {
+	After   time.Duration
+	Console string // its last words
+	Timeout bool   // it was the time limit that ended it
+}
+
+func (e *HangError) Error() string {
+	if e.Timeout {
+		return fmt.Sprintf("the machine was still working after %v (--timeout)", e.After)
+	}
+	return fmt.Sprintf("the machine has given no sign of life for %v", e.After)
+}
+
+const (
+	emulator = "qemu-system-x86_64"
+	// bootPatience is how long a machine under KVM may take to say anything; one
+	// that works does so in a tenth of it.
+	bootPatience = 4 * time.Second
+	// silence is how long a working machine may give no sign of life; it gives
+	// one every second.
+	silence = 60 * time.Second
+	// maxResult bounds the result.
+	maxResult = 1 << 30
+	// maxConsole bounds what is kept of the console: its end.
+	maxConsole = 256 << 10
+)
+
+// errSilent says that the machine printed nothing at all.
+var errSilent = errors.New("the machine printed nothing")
+
+// Run starts a machine, runs the command and takes the machine away again,
+// whatever happens. Errors: ErrNoQEMU, *CrashError, *HangError.
+func Run(ctx context.Context, c Config) (*Result, error) {
+	if _, err := exec.LookPath(emulator); err != nil {
+		return nil, ErrNoQEMU
+	}
+	dir, err := os.MkdirTemp("", "kedr-machine-")
+	if err != nil {
+		return nil, fmt.Errorf("no place for the machine's files: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	c.progress("preparing %s", c.Kernel.Release)
+	initrd := filepath.Join(dir, "initramfs")
+	if err := c.writeInitramfs(initrd); err != nil {
+		return nil, err
+	}
+	if c.Accel == "" {
+		c.Accel = c.rememberedAccel()
+	}
+	if c.Accel == "" {
+		// Being allowed to open /dev/kvm does not mean that a guest boots on it.
+		m := &guestProcess{config: &c, accel: "kvm", initrd: initrd, patience: bootPatience}
+		res, err := m.run(ctx)
+		if !errors.Is(err, errSilent) {
+			c.rememberAccel("kvm")
+			return res, err
+		}
+		c.rememberAccel("tcg")
+		c.Accel = "tcg"
+	}
+	m := &guestProcess{config: &c, accel: c.Accel, initrd: initrd}
+	return m.run(ctx)
+}
+
+func (c *Config) progress(format string, args ...any) {
+	if c.Progress != nil {
+		c.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *Config) writeInitramfs(name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, HostRoot: c.HostRoot, Lib: c.Kernel.Modules()}
+	if err := writeInitramfs(f, c, j); err != nil {
+		return fmt.Errorf("making the machine's initramfs: %w", err)
+	}
+	return f.Close()
+}
+
+// accelFile remembers what works, until the host boots anew.
+func (c *Config) accelFile() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil || c.CacheDir == "" {
+		return ""
+	}
+	return filepath.Join(c.CacheDir, "accel-"+string(bytes.TrimSpace(id)))
+}
+
+func (c *Config) rememberedAccel() string {
+	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
+		return "tcg"
+	} else {
+		f.Close()
+	}
+	b, _ := os.ReadFile(c.accelFile())
+	switch a := string(b); a {
+	case "kvm", "tcg":
+		return a
+	}
+	return ""
+}
+
+func (c *Config) rememberAccel(accel string) {
+	name := c.accelFile()
+	if name == "" {
+		return
+	}
+	old, _ := filepath.Glob(filepath.Join(c.CacheDir, "accel-*"))
+	for _, o := range old {
+		os.Remove(o)
+	}
+	os.MkdirAll(c.CacheDir, 0o755)
+	os.WriteFile(name, []byte(accel), 0o600)
+}
+
+// guestProcess is one run of the emulator.
+type guestProcess struct {
+	config   *Config
+	accel    string
+	initrd   string
+	patience time.Duration // for the first sign of life; 0: as for any other
+
+	console  tail
+	lastSign atomic.Int64 // ns of the monotonic clock since start
+	started  time.Time
+}
+
+func orDefault(n, def int) int {
+	if n > 0 {
+		return n
+	}
+	return def
+}
+
+func (g *guestProcess) args() []string {
+	c := g.config
+	cmdline := "console=ttyS0 panic=-1 oops=panic hung_task_panic=1 loglevel=5"
+	if g.patience == 0 {
+		cmdline += " quiet"
+	}
+	accel := "tcg,thread=multi"
+	cpu := "max"
+	if g.accel == "kvm" {
+		accel, cpu = "kvm", "host"
+	}
+	args := []string{
+		"-accel", accel, "-cpu", cpu,
+		"-smp", strconv.Itoa(orDefault(c.CPUs, 2)), "-m", strconv.Itoa(orDefault(c.Memory, 1024)),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-serial", "stdio",
+		"-chardev", "file,id=job,path=/dev/fd/3", "-serial", "chardev:job",
+		"-kernel", c.Kernel.Image(), "-initrd", g.initrd, "-append", cmdline,
+	}
+	if c.HostRoot {
+		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")
+	}
+	return args
+}
+
+func (g *guestProcess) run(ctx context.Context) (*Result, error) {
+	c := g.config
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	cmd := exec.CommandContext(ctx, emulator, g.args()...)
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Stdout = &g.console
+	var complaints tail
+	cmd.Stderr = &complaints
+	// The machine goes when we go, even by kill -9; and a Ctrl-C is ours to handle.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.WaitDelay = time.Second
+	g.started = time.Now()
+	c.progress("booting %s (%s)", c.Kernel.Release, g.accel)
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", emulator, err)
+	}
+	var stopped atomic.Pointer[HangError]
+	watch := make(chan struct{})
+	go func() {
+		defer close(watch)
+		if h := g.watch(ctx); h != nil {
+			stopped.Store(h)
+			cancel()
+		}
+	}()
+	res, failure := g.listen(r)
+	parent := ctx.Err()
+	cancel()
+	waitErr := cmd.Wait()
+	<-watch
+	switch {
+	case res != nil:
+		return res, nil
+	case failure != nil:
+		return nil, failure
+	case stopped.Load() != nil:
+		h := stopped.Load()
+		if g.patience > 0 && g.console.len() == 0 {
+			return nil, errSilent
+		}
+		h.Console = g.console.String()
+		return nil, h
+	case parent != nil:
+		return nil, parent
+	}
+	console := g.console.String()
+	if oops := findOops(console); oops != "" {
+		return nil, &CrashError{Oops: oops}
+	}
+	if msg := complaints.String(); msg != "" {
+		return nil, fmt.Errorf("%s: %s", emulator, firstLine(msg))
+	}
+	return nil, fmt.Errorf("the machine ended before its work was done (%v); its last words: %q", waitErr, lastLine(console))
+}
+
+// watch waits for silence or the time limit, and returns nil when the machine
+// has ended by itself.
+func (g *guestProcess) watch(ctx context.Context) *HangError {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := time.Since(g.started)
+		if t := g.config.Timeout; t > 0 && now > t {
+			return &HangError{After: t, Timeout: true}
+		}
+		sign := time.Duration(g.lastSign.Load())
+		if g.patience > 0 && sign == 0 && now > g.patience && g.console.len() == 0 {
+			return &HangError{After: g.patience}
+		}
+		if now-sign > silence {
+			return &HangError{After: silence}
+		}
+	}
+}
+
+// listen reads the guest's frames to the last. Both results are nil where the
+// machine ended without one.
+func (g *guestProcess) listen(r io.Reader) (*Result, error) {
+	c := g.config
+	var data []byte
+	for {
+		typ, b, err := readFrame(r)
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil, nil
+			}
+			return nil, err
+		}
+		if g.lastSign.Swap(int64(time.Since(g.started))) == 0 {
+			c.progress("running in %s (%s)", c.Kernel.Release, g.accel)
+		}
+		switch typ {
+		case frameStdout:
+			writeTo(c.Stdout, b)
+		case frameStderr:
+			writeTo(c.Stderr, b)
+		case frameResult:
+			if len(data)+len(b) > maxResult {
+				return nil, fmt.Errorf("the machine's result is larger than %d bytes", maxResult)
+			}
+			data = append(data, b...)
+		case frameProgress:
+			c.progress("%q", b)
+		case frameFailed:
+			return nil, fmt.Errorf("in the machine: %q", b)
+		case frameExit:
+			if len(b) != 4 {
+				return nil, fmt.Errorf("the machine sent an exit status of %d bytes", len(b))
+			}
+			return &Result{ExitStatus: int(binary.LittleEndian.Uint32(b)), Data: data}, nil
+		}
+	}
+}
+
+func writeTo(w io.Writer, b []byte) {
+	if w != nil {
+		w.Write(b)
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	if len(t.b) > 2*maxConsole {
+		t.b = append(t.b[:0], t.b[len(t.b)-maxConsole:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.b)
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}
