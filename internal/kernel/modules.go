@@ -65,3 +65,18 @@ func FindModule(dir, name string) (string, error) {
 	}
 	return found, nil
 }
+
+// ModuleBeside returns the file of a module in a directory itself.
+func ModuleBeside(dir, name string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	want := ModuleName(name)
+	for _, e := range entries {
+		if !e.IsDir() && strings.Contains(e.Name(), ".ko") && ModuleName(e.Name()) == want {
+			return filepath.Join(dir, e.Name()), nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w in %s", name, ErrNoModule, dir)
+}

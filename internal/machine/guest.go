@@ -49,14 +49,18 @@ func mountAll(ms []mount) error {
 	return nil
 }
 
-// kernelFS are the kernel's own file systems, below a root.
+// kernelFS are the kernel's own file systems, below a root; the initramfs has
+// its /dev by then.
 func kernelFS(root string) []mount {
-	return []mount{
+	ms := []mount{
 		{"proc", root + "/proc", "proc", ""},
 		{"sysfs", root + "/sys", "sysfs", ""},
-		{"devtmpfs", root + "/dev", "devtmpfs", ""},
 		{"tmpfs", root + "/run", "tmpfs", "mode=0755"},
 	}
+	if root != "" {
+		ms = append(ms, mount{"devtmpfs", root + "/dev", "devtmpfs", ""})
+	}
+	return ms
 }
 
 func guest() error {

@@ -119,7 +119,9 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		m := &guestProcess{config: &c, accel: "kvm", initrd: initrd, patience: bootPatience}
 		res, err := m.run(ctx)
 		if !errors.Is(err, errSilent) {
-			c.rememberAccel("kvm")
+			if m.lastSign.Load() != 0 {
+				c.rememberAccel("kvm")
+			}
 			return res, err
 		}
 		c.rememberAccel("tcg")
@@ -284,6 +286,9 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	console := g.console.String()
 	if oops := findOops(console); oops != "" {
 		return nil, &CrashError{Oops: oops}
+	}
+	if g.patience > 0 && g.lastSign.Load() == 0 {
+		return nil, errSilent // the emulator gave up before the guest said a word
 	}
 	if msg := complaints.String(); msg != "" {
 		return nil, fmt.Errorf("%s: %s", emulator, firstLine(msg))

@@ -1,0 +1,481 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"kedr/internal/catalog"
+	"kedr/internal/distro"
+	"kedr/internal/kernel"
+	"kedr/internal/machine"
+	"kedr/internal/session"
+	"kedr/internal/target"
+)
+
+// runFlags are what "kedr run" is told.
+type runFlags struct {
+	vm      string
+	kernel  string
+	settle  time.Duration
+	timeout time.Duration
+	memory  int
+	limits  session.Options
+	out     outputFlags
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] MODULE [param=value ...] [-- WORKLOAD [ARG ...]]",
+		Short: "Load a module, run a workload, unload it, report what it leaked",
+		Long: `Run arms the probes, loads MODULE and what it depends on, runs WORKLOAD if one
+is given, unloads the module, waits for deferred frees, and reports.
+
+MODULE is a .ko file (also .ko.xz, .ko.zst, .ko.gz) or the name of an installed
+module, as modprobe takes it.
+
+Where this host can't do it (no root, a kernel without modules or BPF, another
+kernel than the module was built for), it happens in a disposable machine; one
+line says so. WORKLOAD is any program of the host there, too.
+
+Exit status:
+  0  nothing leaked
+  1  leaks or wrong frees found
+  2  wrong usage
+  3  could not run; the message says what to do about it
+  4  the result is incomplete: events were lost, or a function was not watched
+  5  the kernel crashed or hung in the machine; its oops is printed`,
+		Example: `  kedr run hello-kernel.ko
+  kedr run mydriver.ko debug=1 -- ./exercise-driver.sh
+  kedr run --kernel 6.12 --format json -o leaks.json mydriver.ko
+  kedr run ext4 -- sh -c 'mount -o loop disk.img /mnt && umount /mnt'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			workload := []string(nil)
+			if n := cmd.ArgsLenAtDash(); n >= 0 {
+				args, workload = args[:n], args[n:]
+				if len(workload) == 0 {
+					return usage("no WORKLOAD after --")
+				}
+			}
+			if len(args) == 0 {
+				return usage("no MODULE given: see kedr run --help")
+			}
+			for _, p := range args[1:] {
+				if !strings.Contains(p, "=") {
+					return usage("%q is no parameter (name=value): a workload comes after --", p)
+				}
+			}
+			return f.run(cmd, args[0], args[1:], workload)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.vm, "vm", "auto", "run in a disposable machine: auto, always, never")
+	fl.StringVar(&f.kernel, "kernel", "", "`VERSION` of the machine's kernel (6.1, 6.12, or a full release); the module's own by default")
+	fl.DurationVar(&f.settle, "settle", time.Second, "how long to wait for deferred frees after the unload")
+	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
+	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
+	limitFlags(cmd, &f.limits)
+	f.out.register(cmd)
+	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []string) error {
+	if err := f.out.check(); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"auto", "always", "never"}, f.vm) {
+		return usage("--vm=%s: must be auto, always or never", f.vm)
+	}
+	if f.settle < 0 {
+		return usage("--settle: must not be negative")
+	}
+	k, err := kernel.Running()
+	if err != nil {
+		return err
+	}
+	if os.Getenv(machine.ResultEnv) != "" && f.vm == "never" {
+		return f.inGuest(cmd.Context(), k, name, params, workload)
+	}
+	local := f.vm == "never"
+	var why error
+	if f.vm == "auto" {
+		if f.kernel != "" && f.kernel != k.Release {
+			why = fmt.Errorf("--kernel %s was asked for", f.kernel)
+		} else {
+			why = f.hostCan(k, name)
+		}
+		local = why == nil
+	}
+	var capture *session.Capture
+	if local {
+		m, err := findTarget(k, name)
+		if err != nil {
+			return err
+		}
+		if err := hostCanWatch(k, []*target.Module{m}); err != nil {
+			return err
+		}
+		if capture, err = f.here(cmd.Context(), k, m, params, workload, nil); err != nil {
+			return err
+		}
+		return f.out.write(cmd.OutOrStdout(), makeReports(capture))
+	}
+	capture, err = f.inMachine(cmd, name, params, workload, why)
+	if err != nil {
+		return err
+	}
+	return f.out.write(cmd.OutOrStdout(), makeReports(capture))
+}
+
+// hostCan says what keeps this host from running the analysis itself.
+func (f *runFlags) hostCan(k *kernel.Kernel, name string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root can load modules here")
+	}
+	if !kernel.HasModules() {
+		return fmt.Errorf("the running kernel %s can't load modules", k.Release)
+	}
+	if _, err := k.Spec(); err != nil {
+		return fmt.Errorf("the running kernel %s has no BTF", k.Release)
+	}
+	if m, err := findTarget(k, name); err == nil && m.Release() != k.Release {
+		return fmt.Errorf("the module is built for kernel %s", m.Release())
+	}
+	return nil
+}
+
+// here runs the analysis on this kernel. said is told what is being done.
+func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, said func(string)) (c *session.Capture, err error) {
+	cat, err := catalog.Default()
+	if err != nil {
+		return nil, err
+	}
+	unloadDeps, err := loadDependencies(k, m)
+	defer unloadDeps()
+	if err != nil {
+		return nil, err
+	}
+	s, err := session.Arm(cat, k, f.limits, m)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	loadErr := kernel.Load(m.Image(), params)
+	if loadErr == nil {
+		if len(workload) > 0 {
+			w := exec.CommandContext(ctx, workload[0], workload[1:]...)
+			// Its output is talk: the standard output is for the report.
+			w.Stdin, w.Stdout, w.Stderr = os.Stdin, os.Stderr, os.Stderr
+			w.Cancel = func() error { return w.Process.Signal(unix.SIGTERM) }
+			w.WaitDelay = 5 * time.Second
+			if werr := w.Run(); werr != nil {
+				fmt.Fprintf(os.Stderr, "kedr: the workload ended with: %v\n", werr)
+			}
+		}
+		if err := unload(m.Name); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err := s.Settle(ctx, f.settle); err != nil {
+		return nil, err
+	}
+	c, err = s.Capture(f.settle)
+	if err != nil {
+		return nil, err
+	}
+	if loadErr != nil {
+		if len(c.Loads) == 0 {
+			return nil, fmt.Errorf("loading %s: %w", m.Name, loadErr)
+		}
+		// Its init has run and failed: what it leaked on the way is the result.
+		fmt.Fprintf(os.Stderr, "kedr: loading %s failed: %v\n", m.Name, loadErr)
+	}
+	return c, nil
+}
+
+// unload removes a module, which a workload's last reference may still hold.
+func unload(name string) error {
+	var err error
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = unix.DeleteModule(name, unix.O_NONBLOCK); err == nil || !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+	}
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT):
+		return nil // the workload may have unloaded it
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("unloading %s: it is still in use, or has no exit function: end what uses it, then: rmmod %s", name, name)
+	}
+	return fmt.Errorf("unloading %s: %w", name, err)
+}
+
+// loadDependencies loads the installed modules that a module needs; they are
+// unloaded again, as far as they let themselves be.
+func loadDependencies(k *kernel.Kernel, m *target.Module) (undo func(), err error) {
+	var loaded []string
+	undo = func() {
+		for _, name := range slices.Backward(loaded) {
+			unix.DeleteModule(name, unix.O_NONBLOCK)
+		}
+	}
+	done := make(map[string]bool)
+	var load func(name string) error
+	load = func(name string) error {
+		if done[name] || kernel.ModuleLoaded(name) {
+			return nil
+		}
+		done[name] = true
+		dep, err := findDependency(k, m, name)
+		if err != nil {
+			return err
+		}
+		for _, d := range dep.Depends {
+			if err := load(d); err != nil {
+				return err
+			}
+		}
+		if err := kernel.Load(dep.Image(), nil); err != nil {
+			return fmt.Errorf("loading %s, which %s needs: %w", name, m.Name, err)
+		}
+		loaded = append(loaded, name)
+		return nil
+	}
+	for _, d := range m.Depends {
+		if err := load(d); err != nil {
+			return undo, err
+		}
+	}
+	return undo, nil
+}
+
+// findDependency looks among the installed modules, then beside the module
+// itself, where parts of one out-of-tree driver are built.
+func findDependency(k *kernel.Kernel, m *target.Module, name string) (*target.Module, error) {
+	path, err := kernel.FindModule("/lib/modules/"+k.Release, name)
+	if err != nil {
+		beside, dirErr := kernel.ModuleBeside(filepath.Dir(m.Path), name)
+		if dirErr != nil {
+			return nil, fmt.Errorf("%s needs %w, nor beside it: load it first", m.Name, err)
+		}
+		path = beside
+	}
+	return target.Open(path)
+}
+
+// inGuest runs in the machine: the capture goes to the host, which has the
+// sources and all the time for names and lines.
+func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, params, workload []string) error {
+	fd, err := strconv.Atoi(os.Getenv(machine.ResultEnv))
+	if err != nil {
+		return fmt.Errorf("%s: %w", machine.ResultEnv, err)
+	}
+	// Meant for us alone, not for what the workload starts.
+	os.Unsetenv(machine.ResultEnv)
+	unix.CloseOnExec(fd)
+	m, err := findTarget(k, name)
+	if err != nil {
+		return err
+	}
+	if r := m.Release(); r != k.Release {
+		return fmt.Errorf("the module is built for kernel %s, and the machine's is %s", r, k.Release)
+	}
+	c, err := f.here(ctx, k, m, params, workload, nil)
+	if err != nil {
+		return err
+	}
+	out := os.NewFile(uintptr(fd), "result")
+	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewEncoder(z).Encode(c), z.Close(), out.Close())
+}
+
+// inMachine runs the analysis in a machine.
+func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload []string, why error) (*session.Capture, error) {
+	ctx := cmd.Context()
+	p := newProgress()
+	defer p.clear()
+	store, err := distro.NewStore(p.say)
+	if err != nil {
+		return nil, err
+	}
+	var m *target.Module
+	isFile := strings.ContainsRune(name, '/') || strings.Contains(name, ".ko")
+	version := f.kernel
+	if isFile {
+		if m, err = openTarget(name); err != nil {
+			return nil, err
+		}
+		if version == "" {
+			version = m.Release()
+		}
+	}
+	k, err := chooseKernel(ctx, store, version)
+	if err != nil {
+		return nil, err
+	}
+	if !isFile {
+		path, err := kernel.FindModule(k.Modules(), name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: give the path of its .ko file", err)
+		}
+		if m, err = openTarget(path); err != nil {
+			return nil, err
+		}
+	}
+	if m.Release() != k.Release {
+		return nil, usage("%s is built for kernel %s, and --kernel %s is %s: build it for that one (kedr vm headers %s names the headers)", name, m.Release(), f.kernel, k.Release, k.Release)
+	}
+	if why != nil {
+		p.say("%v: using a machine with kernel %s", why, k.Release)
+	}
+	argv := []string{machine.Self, "run", "--vm=never", "--settle", f.settle.String(),
+		"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks)}
+	cfg := machine.Config{
+		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory,
+		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
+	}
+	inside := "/target/" + m.Name + ".ko"
+	if len(workload) > 0 {
+		cfg.HostRoot = true
+		if cfg.Dir, err = os.Getwd(); err != nil {
+			return nil, err
+		}
+		inside = m.Path
+	} else {
+		cfg.Files = append(cfg.Files, machine.File{Name: inside, Mode: 0o600, Content: m.Image()})
+		if err := carryDependencies(&cfg, k, m); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Argv = append(append(argv, inside), params...)
+	if len(workload) > 0 {
+		cfg.Argv = append(append(cfg.Argv, "--"), workload...)
+	}
+	res, err := machine.Run(ctx, cfg)
+	p.clear()
+	if err != nil {
+		return nil, machineError(err)
+	}
+	if res.ExitStatus != 0 {
+		return nil, &statusError{status: res.ExitStatus}
+	}
+	c, err := readCapture(res.Data)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Targets {
+		c.Targets[i].Path = m.Path
+	}
+	return c, nil
+}
+
+// carryDependencies puts the modules that a target needs into the machine: those
+// of its kernel are loaded there, those beside the target come along as files.
+func carryDependencies(cfg *machine.Config, k distro.Kernel, m *target.Module) error {
+	seen := make(map[string]bool)
+	var carry func(deps []string) error
+	carry = func(deps []string) error {
+		for _, d := range deps {
+			if seen[d] {
+				continue
+			}
+			seen[d] = true
+			if _, err := kernel.FindModule(k.Modules(), d); err == nil {
+				cfg.Modules = append(cfg.Modules, d)
+				continue
+			}
+			path, err := kernel.ModuleBeside(filepath.Dir(m.Path), d)
+			if err != nil {
+				return fmt.Errorf("%s needs %w, nor has %s", m.Name, err, k.Release)
+			}
+			dep, err := openTarget(path)
+			if err != nil {
+				return err
+			}
+			if err := carry(dep.Depends); err != nil {
+				return err
+			}
+			cfg.Files = append(cfg.Files, machine.File{Name: "/target/" + d + ".ko", Mode: 0o600, Content: dep.Image()})
+		}
+		return nil
+	}
+	return carry(m.Depends)
+}
+
+func readCapture(data []byte) (*session.Capture, error) {
+	if len(data) == 0 {
+		return nil, errors.New("the machine sent no result")
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("reading the machine's result: %w", err)
+	}
+	var c session.Capture
+	if err := json.NewDecoder(io.LimitReader(z, 4<<30)).Decode(&c); err != nil {
+		return nil, fmt.Errorf("reading the machine's result: %w", err)
+	}
+	return &c, nil
+}
+
+// machineError gives a machine's end its exit status, and prints its oops.
+func machineError(err error) error {
+	var crash *machine.CrashError
+	var hang *machine.HangError
+	switch {
+	case errors.As(err, &crash):
+		fmt.Fprintln(os.Stderr, strings.Map(printable, crash.Oops))
+	case errors.As(err, &hang):
+		if hang.Console != "" {
+			fmt.Fprintln(os.Stderr, strings.Map(printable, strings.TrimSpace(hang.Console)))
+		}
+	default:
+		return err
+	}
+	return &statusError{status: exitCrashed, err: err}
+}
+
+// printable keeps a guest's console from driving ours.
+func printable(r rune) rune {
+	if r == '\n' || r == '\t' || strconv.IsPrint(r) {
+		return r
+	}
+	return -1
+}
+
+// chooseKernel finds or fetches the kernel of a machine.
+func chooseKernel(ctx context.Context, store *distro.Store, version string) (distro.Kernel, error) {
+	if version == "" {
+		if cached, err := store.Cached(); err != nil {
+			return distro.Kernel{}, err
+		} else if len(cached) > 0 {
+			return cached[0], nil
+		}
+		version = defaultKernel
+	}
+	return store.Fetch(ctx, version, false)
+}
+
+// defaultKernel is what a machine gets that nobody asked a version for.
+const defaultKernel = "6.1"

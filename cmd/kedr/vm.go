@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kedr/internal/distro"
+	"kedr/internal/machine"
+)
+
+func newVM() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vm",
+		Short: "Kernels and disposable machines",
+		Example: `  kedr vm fetch 6.1 6.12
+  kedr vm exec --kernel 6.12 -- uname -a
+  go test -exec 'kedr vm exec --kernel 6.1 --' ./...`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("vm: unknown command %q: see kedr vm --help", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newVMKernels(), newVMFetch(), newVMHeaders(), newVMExec())
+	return cmd
+}
+
+func talkingStore() (*distro.Store, *progress, error) {
+	p := newProgress()
+	s, err := distro.NewStore(p.say)
+	return s, p, err
+}
+
+func newVMKernels() *cobra.Command {
+	return &cobra.Command{
+		Use:     "kernels",
+		Short:   "List the kernels at hand",
+		Example: "  kedr vm kernels",
+		Args:    exactArgs(0, "takes no arguments"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, _, err := talkingStore()
+			if err != nil {
+				return err
+			}
+			kernels, err := s.Cached()
+			if err != nil {
+				return err
+			}
+			for _, k := range kernels {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", k.Release, k.Dir)
+			}
+			if len(kernels) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "kedr: no kernels at hand: fetch one, as in kedr vm fetch 6.1")
+			}
+			return nil
+		},
+	}
+}
+
+func newVMFetch() *cobra.Command {
+	var refresh bool
+	cmd := &cobra.Command{
+		Use:   "fetch VERSION...",
+		Short: "Fetch kernels of the distribution, without installing them",
+		Long: `Fetch gets the newest kernel package of each VERSION (6.1, 6.12, 6.1-cloud, or a
+full release) from the mirror that the host's apt uses, checks its signature, and
+unpacks it into the user's cache directory. What is there is not fetched again.`,
+		Example: `  kedr vm fetch 6.1 6.12
+  kedr vm fetch --refresh 6.12`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage("vm fetch: which VERSION? as in kedr vm fetch 6.1")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, p, err := talkingStore()
+			if err != nil {
+				return err
+			}
+			defer p.clear()
+			for _, v := range args {
+				k, err := s.Fetch(cmd.Context(), v, refresh)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s\n", k.Release)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "look for a newer one of that version")
+	return cmd
+}
+
+func newVMHeaders() *cobra.Command {
+	return &cobra.Command{
+		Use:   "headers VERSION",
+		Short: "Print the directory in which modules for a kernel are built",
+		Long: `Headers fetches a kernel's header packages, where they are not at hand yet, and
+prints the directory to give to make -C.`,
+		Example: `  make -C $(kedr vm headers 6.12) M=$PWD modules`,
+		Args:    exactArgs(1, "takes one VERSION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, p, err := talkingStore()
+			if err != nil {
+				return err
+			}
+			defer p.clear()
+			k, err := s.Fetch(cmd.Context(), args[0], false)
+			if err != nil {
+				return err
+			}
+			dir, err := s.Headers(cmd.Context(), k)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), dir)
+			return nil
+		},
+	}
+}
+
+func newVMExec() *cobra.Command {
+	var version string
+	var cpus, memory int
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "exec [flags] -- CMD [ARG...]",
+		Short: "Run a command in a disposable machine",
+		Long: `Exec runs CMD, a program of the host, in a machine with another kernel. The host's
+files are all there, but nothing that is written reaches the host. The exit status
+is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
+		Example: `  kedr vm exec --kernel 6.12 -- uname -r
+  go test -exec 'kedr vm exec --kernel 6.1 --' ./...`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage("vm exec: which CMD? as in kedr vm exec -- uname -r")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, p, err := talkingStore()
+			if err != nil {
+				return err
+			}
+			defer p.clear()
+			k, err := chooseKernel(cmd.Context(), s, version)
+			if err != nil {
+				return err
+			}
+			dir, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			res, err := machine.Run(cmd.Context(), machine.Config{
+				Kernel: k, HostRoot: true, Argv: args, Env: os.Environ(), Dir: dir,
+				Stdout: clearing{p, cmd.OutOrStdout()}, Stderr: clearing{p, cmd.ErrOrStderr()},
+				Progress: p.show, CPUs: cpus, Memory: memory, Timeout: timeout, CacheDir: s.Dir,
+			})
+			p.clear()
+			if err != nil {
+				return machineError(err)
+			}
+			if res.ExitStatus != 0 {
+				return &statusError{status: res.ExitStatus}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&version, "kernel", "", "`VERSION` of the kernel (6.1, 6.12, or a full release); the newest at hand by default")
+	cmd.Flags().IntVar(&cpus, "cpus", 2, "number of CPUs")
+	cmd.Flags().IntVar(&memory, "memory", 1024, "memory, in `MiB`")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the machine after this time; 0: never")
+	return cmd
+}
+
+// clearing takes the progress line away before other output.
+type clearing struct {
+	p *progress
+	w interface{ Write([]byte) (int, error) }
+}
+
+func (c clearing) Write(b []byte) (int, error) {
+	c.p.clear()
+	return c.w.Write(b)
+}
