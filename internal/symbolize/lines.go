@@ -1,15 +1,11 @@
 package symbolize
 
 import (
-	"bytes"
 	"cmp"
 	"debug/dwarf"
-	"debug/elf"
-	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"kedr/internal/target"
 )
@@ -17,23 +13,24 @@ import (
 // lines finds source positions in a module's DWARF. Units are read when an
 // address in them is asked for, and once.
 type lines struct {
-	data   *dwarf.Data
-	bases  []uint64 // of each executable section, in the space that DWARF sees
-	ranges []unitRange
-	units  map[dwarf.Offset]*unit
+	data  *dwarf.Data
+	bases []uint64               // of each executable section, see target.DebugInfo
+	index []span                 // of units
+	units map[dwarf.Offset]*unit // by the offset of their first entry
 }
 
-type unitRange struct {
+// span is a range of addresses, and the offset in .debug_info of what has it.
+type span struct {
 	lo, hi uint64
-	entry  *dwarf.Entry
+	entry  dwarf.Offset
 }
 
 // unit is one compilation unit, read.
 type unit struct {
-	files []*dwarf.LineFile
-	dir   string
-	rows  []row
-	subs  []*sub
+	files []string // by file index, "" where there is none
+	rows  []row    // sorted by address
+	index []span   // of functions
+	subs  map[dwarf.Offset]*sub
 }
 
 // row is an entry of the line table, good up to the next one.
@@ -53,180 +50,203 @@ type sub struct {
 	inlined  []*sub
 }
 
-// sectionSpan is how far apart the sections are put; no module is that large.
-const sectionSpan = 1 << 32
+// Bounds on what a file can make us read: the deepest nesting of blocks and
+// inlined functions, the longest way to an entry's name, the rows of one
+// unit's line table.
+const (
+	maxDepth  = 256
+	maxOrigin = 8
+	maxRows   = 1 << 24
+)
 
-// openLines reads the index of a module's DWARF. In a relocatable file all
-// sections begin at 0; they are put apart by moving the symbols that the
-// relocations of the debug sections refer to.
+// openLines reads the index of a module's DWARF: which unit has which addresses.
 func openLines(m *target.Module) (l *lines, err error) {
 	defer func() {
-		if r := recover(); r != nil {
-			l, err = nil, fmt.Errorf("debug information is damaged: %v", r)
+		// debug/dwarf is written for files that can be trusted.
+		if p := recover(); p != nil {
+			l, err = nil, fmt.Errorf("debug information is damaged: %v", p)
 		}
 	}()
-	image := bytes.Clone(m.Image())
-	f, err := elf.NewFile(bytes.NewReader(image))
+	info, err := m.DebugInfo()
 	if err != nil {
 		return nil, err
 	}
-	l = &lines{units: make(map[dwarf.Offset]*unit)}
-	base := make(map[uint16]uint64)
-	for i, s := range m.Sections {
-		b := uint64(i+1) * sectionSpan
-		if f.Class == elf.ELFCLASS32 {
-			b = uint64(i+1) << 24
-		}
-		l.bases = append(l.bases, b)
-		base[s.Index] = b
-	}
-	if err := moveSymbols(f, image, base); err != nil {
-		return nil, err
-	}
-	// Anew, for it may have read symbols already.
-	if f, err = elf.NewFile(bytes.NewReader(image)); err != nil {
-		return nil, err
-	}
-	if l.data, err = f.DWARF(); err != nil {
-		return nil, fmt.Errorf("reading debug information: %w", err)
-	}
-	return l, l.index()
-}
-
-// moveSymbols adds each section's base to the values of its symbols (Elf64_Sym,
-// Elf32_Sym: include/uapi/linux/elf.h).
-func moveSymbols(f *elf.File, image []byte, base map[uint16]uint64) error {
-	symtab := f.SectionByType(elf.SHT_SYMTAB)
-	if symtab == nil {
-		return nil
-	}
-	size := uint64(24)
-	if f.Class == elf.ELFCLASS32 {
-		size = 16
-	}
-	if symtab.Offset > uint64(len(image)) || symtab.FileSize > uint64(len(image))-symtab.Offset {
-		return target.ErrTruncated
-	}
-	le := binary.LittleEndian
-	for t := image[symtab.Offset : symtab.Offset+symtab.FileSize]; uint64(len(t)) >= size; t = t[size:] {
-		if f.Class == elf.ELFCLASS64 {
-			le.PutUint64(t[8:], le.Uint64(t[8:])+base[le.Uint16(t[6:])])
-		} else {
-			le.PutUint32(t[4:], le.Uint32(t[4:])+uint32(base[le.Uint16(t[14:])]))
-		}
-	}
-	return nil
-}
-
-func (l *lines) index() error {
+	l = &lines{data: info.Data, bases: info.Bases, units: make(map[dwarf.Offset]*unit)}
 	r := l.data.Reader()
-	for {
+	for _, off := range info.Units {
+		r.Seek(off)
 		e, err := r.Next()
-		if err != nil {
-			return fmt.Errorf("reading debug information: %w", err)
+		if err != nil || e == nil || e.Tag != dwarf.TagCompileUnit && e.Tag != dwarf.TagSkeletonUnit {
+			continue // another unit may be whole
 		}
-		if e == nil {
-			break
-		}
-		if e.Tag == dwarf.TagCompileUnit {
-			ranges, err := l.data.Ranges(e)
-			if err != nil {
-				return fmt.Errorf("reading debug information: %w", err)
-			}
-			for _, p := range ranges {
-				l.ranges = append(l.ranges, unitRange{p[0], p[1], e})
-			}
-		}
-		r.SkipChildren()
+		l.index = appendSpans(l.index, l.data, e)
 	}
-	slices.SortFunc(l.ranges, func(a, b unitRange) int { return cmp.Compare(a.lo, b.lo) })
-	return nil
+	sortSpans(l.index)
+	return l, nil
 }
 
-// at returns the frames at an instruction, innermost inlined function first; the
-// last is the function itself, without its name.
-func (l *lines) at(section int, offset uint64) (frames []Frame) {
-	defer func() {
-		// debug/dwarf is written for files that can be trusted.
-		if recover() != nil {
-			frames = nil
+// appendSpans appends the ranges of an entry that has any.
+func appendSpans(to []span, data *dwarf.Data, e *dwarf.Entry) []span {
+	ranges, err := data.Ranges(e)
+	if err != nil {
+		return to
+	}
+	for _, p := range ranges {
+		if p[0] < p[1] {
+			to = append(to, span{p[0], p[1], e.Offset})
 		}
-	}()
-	pc := l.bases[section] + offset
-	i, found := slices.BinarySearchFunc(l.ranges, pc, func(r unitRange, pc uint64) int { return cmp.Compare(r.lo, pc) })
+	}
+	return to
+}
+
+func sortSpans(s []span) { slices.SortFunc(s, func(a, b span) int { return cmp.Compare(a.lo, b.lo) }) }
+
+// find returns the span that holds pc; spans of one kind do not overlap.
+func find(spans []span, pc uint64) (span, bool) {
+	i, found := slices.BinarySearchFunc(spans, pc, func(s span, pc uint64) int { return cmp.Compare(s.lo, pc) })
 	if !found {
 		i--
 	}
-	if i < 0 || pc >= l.ranges[i].hi {
-		return nil
+	if i < 0 || pc >= spans[i].hi {
+		return span{}, false
 	}
-	u, err := l.unit(l.ranges[i].entry)
-	if err != nil {
-		return nil
-	}
-	file, line := u.line(pc)
-	if file == "" {
-		return nil
-	}
-	for _, s := range u.inlinedAt(pc) {
-		frames = append(frames, Frame{Function: s.name, File: file, Line: line, Inlined: true})
-		file, line = s.callFile, s.callLine
-	}
-	return append(frames, Frame{File: file, Line: line})
+	return spans[i], true
 }
 
-func (l *lines) unit(e *dwarf.Entry) (*unit, error) {
-	if u, ok := l.units[e.Offset]; ok {
-		return u, nil
+// at returns the frames at an instruction, innermost inlined function first;
+// the last is the function itself. It returns nil where nothing is known.
+func (l *lines) at(section int, offset uint64) (frames []Frame) {
+	defer func() {
+		if recover() != nil { // see openLines
+			frames = nil
+		}
+	}()
+	if section >= len(l.bases) {
+		return nil
 	}
-	u := &unit{}
-	u.dir, _ = e.Val(dwarf.AttrCompDir).(string)
+	pc := l.bases[section] + offset
+	s, ok := find(l.index, pc)
+	if !ok {
+		return nil
+	}
+	u := l.unit(s.entry)
+	file, line := u.line(pc)
+	chain := l.chainAt(u, pc)
+	for i, sub := range chain {
+		frames = append(frames, Frame{Function: sub.name, File: file, Line: line, Inlined: i < len(chain)-1})
+		file, line = sub.callFile, sub.callLine
+	}
+	if frames == nil && file != "" { // assembly: lines, but no functions
+		frames = []Frame{{File: file, Line: line}}
+	}
+	return frames
+}
+
+// unit reads the line table and the list of functions of a unit. What of it
+// cannot be read stays empty.
+func (l *lines) unit(off dwarf.Offset) *unit {
+	if u, ok := l.units[off]; ok {
+		return u
+	}
+	u := &unit{subs: make(map[dwarf.Offset]*sub)}
+	l.units[off] = u
+	r := l.data.Reader()
+	r.Seek(off)
+	e, err := r.Next()
+	if err != nil || e == nil {
+		return u
+	}
+	l.readRows(u, e)
+	l.indexFuncs(u, r)
+	return u
+}
+
+func (l *lines) readRows(u *unit, e *dwarf.Entry) {
 	lr, err := l.data.LineReader(e)
 	if err != nil || lr == nil {
-		return nil, fmt.Errorf("reading the line table: %w", err)
+		return
 	}
-	for {
+	dir, _ := e.Val(dwarf.AttrCompDir).(string)
+	paths := make(map[*dwarf.LineFile]string)
+	path := func(f *dwarf.LineFile) string {
+		if f == nil {
+			return ""
+		}
+		p, ok := paths[f]
+		if !ok {
+			p = absolute(dir, f.Name)
+			paths[f] = p
+		}
+		return p
+	}
+	for len(u.rows) < maxRows {
 		var le dwarf.LineEntry
 		if lr.Next(&le) != nil {
 			break // the end, or what of it can be read
 		}
-		rw := row{addr: le.Address, line: le.Line, end: le.EndSequence}
-		if le.File != nil {
-			rw.file = u.path(le.File.Name)
-		}
-		u.rows = append(u.rows, rw)
+		u.rows = append(u.rows, row{addr: le.Address, file: path(le.File), line: le.Line, end: le.EndSequence})
 	}
-	// An end and a beginning may share an address: the beginning counts.
+	// Of several rows with one address the last counts, and a sequence that
+	// begins where another ends.
 	slices.SortStableFunc(u.rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(endFirst(a), endFirst(b)))
+		return cmp.Or(cmp.Compare(a.addr, b.addr), cmp.Compare(b2i(b.end), b2i(a.end)))
 	})
-	u.files = lr.Files()
-	r := l.data.Reader()
-	r.Seek(e.Offset)
-	if _, err := r.Next(); err != nil {
-		return nil, err
+	for _, f := range lr.Files() {
+		u.files = append(u.files, path(f))
 	}
-	if u.subs, err = l.children(r, u, 0); err != nil {
-		return nil, err
-	}
-	l.units[e.Offset] = u
-	return u, nil
 }
 
-func endFirst(r row) int {
-	if r.end {
-		return 0
+func b2i(b bool) int {
+	if b {
+		return 1
 	}
-	return 1
+	return 0
 }
 
-func (u *unit) path(name string) string {
-	if !filepath.IsAbs(name) && u.dir != "" {
-		name = filepath.Join(u.dir, name)
+// absolute joins a file name with the directory of compilation, if there is
+// one, and cleans it.
+func absolute(dir, name string) string {
+	if name == "" {
+		return ""
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
 	}
 	return filepath.Clean(name)
 }
 
+// indexFuncs lists the functions of the unit whose first entry r has just
+// read. Types and variables are passed over without being looked into, but
+// for namespaces (C++, Rust) and what they hold.
+func (l *lines) indexFuncs(u *unit, r *dwarf.Reader) {
+	for depth := 1; depth > 0; {
+		e, err := r.Next()
+		if err != nil || e == nil {
+			break
+		}
+		switch e.Tag {
+		case 0:
+			depth--
+			continue
+		case dwarf.TagSubprogram:
+			u.index = appendSpans(u.index, l.data, e)
+		case dwarf.TagNamespace:
+			if e.Children {
+				depth++
+			}
+			continue
+		case dwarf.TagStructType, dwarf.TagClassType, dwarf.TagUnionType, dwarf.TagEnumerationType:
+			if depth > 1 && e.Children { // methods
+				depth++
+				continue
+			}
+		}
+		r.SkipChildren()
+	}
+	sortSpans(u.index)
+}
+
+// line returns the source position of an instruction.
 func (u *unit) line(pc uint64) (string, int) {
 	i, _ := slices.BinarySearchFunc(u.rows, pc, func(r row, pc uint64) int {
 		if r.addr <= pc {
@@ -240,50 +260,70 @@ func (u *unit) line(pc uint64) (string, int) {
 	return u.rows[i-1].file, u.rows[i-1].line
 }
 
-// maxDepth bounds how deep blocks and inlined functions may nest.
-const maxDepth = 256
+// chainAt returns the functions that pc is in, innermost inlined one first,
+// the one that is not inlined last.
+func (l *lines) chainAt(u *unit, pc uint64) []*sub {
+	at, ok := find(u.index, pc)
+	if !ok {
+		return nil
+	}
+	s, ok := u.subs[at.entry]
+	if !ok {
+		r := l.data.Reader()
+		r.Seek(at.entry)
+		e, err := r.Next()
+		if err != nil || e == nil {
+			return nil
+		}
+		s = &sub{name: l.name(e, 0)}
+		if e.Children {
+			s.inlined = l.inlinedIn(r, u, 0)
+		}
+		u.subs[at.entry] = s
+	}
+	chain := []*sub{s}
+	for {
+		i := slices.IndexFunc(s.inlined, func(s *sub) bool {
+			return slices.ContainsFunc(s.ranges, func(r [2]uint64) bool { return pc >= r[0] && pc < r[1] })
+		})
+		if i < 0 {
+			slices.Reverse(chain)
+			return chain
+		}
+		s = s.inlined[i]
+		chain = append(chain, s)
+	}
+}
 
-// children reads the functions among an entry's children: those of a unit, or
-// those inlined into a function, however many blocks they are in.
-func (l *lines) children(r *dwarf.Reader, u *unit, depth int) ([]*sub, error) {
+// inlinedIn reads the functions inlined into one, however many blocks they are
+// in, up to the end of its children.
+func (l *lines) inlinedIn(r *dwarf.Reader, u *unit, depth int) []*sub {
 	var subs []*sub
 	for {
 		e, err := r.Next()
-		if err != nil {
-			return nil, err
-		}
-		if e == nil || e.Tag == 0 {
-			return subs, nil
+		if err != nil || e == nil || e.Tag == 0 {
+			return subs
 		}
 		switch {
 		case depth > maxDepth:
 			r.SkipChildren()
-		case e.Tag == dwarf.TagSubprogram || e.Tag == dwarf.TagInlinedSubroutine:
-			ranges, err := l.data.Ranges(e)
-			if err != nil {
-				return nil, err
-			}
-			s := &sub{ranges: ranges, name: l.name(e, 0)}
-			if n, ok := e.Val(dwarf.AttrCallFile).(int64); ok && n >= 0 && int(n) < len(u.files) && u.files[n] != nil {
-				s.callFile = u.path(u.files[n].Name)
+		case e.Tag == dwarf.TagInlinedSubroutine:
+			s := &sub{name: l.name(e, 0)}
+			s.ranges, _ = l.data.Ranges(e)
+			if n, ok := e.Val(dwarf.AttrCallFile).(int64); ok && n >= 0 && n < int64(len(u.files)) {
+				s.callFile = u.files[n]
 			}
 			if n, ok := e.Val(dwarf.AttrCallLine).(int64); ok {
 				s.callLine = int(n)
 			}
 			if e.Children {
-				if s.inlined, err = l.children(r, u, depth+1); err != nil {
-					return nil, err
-				}
+				s.inlined = l.inlinedIn(r, u, depth+1)
 			}
-			if len(ranges) > 0 {
+			if len(s.ranges) > 0 {
 				subs = append(subs, s)
 			}
 		case e.Tag == dwarf.TagLexDwarfBlock && e.Children:
-			inner, err := l.children(r, u, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			subs = append(subs, inner...)
+			subs = append(subs, l.inlinedIn(r, u, depth+1)...)
 		default:
 			r.SkipChildren()
 		}
@@ -297,7 +337,7 @@ func (l *lines) name(e *dwarf.Entry, depth int) string {
 	}
 	for _, attr := range []dwarf.Attr{dwarf.AttrAbstractOrigin, dwarf.AttrSpecification} {
 		off, ok := e.Val(attr).(dwarf.Offset)
-		if !ok || depth > 8 {
+		if !ok || depth >= maxOrigin {
 			continue
 		}
 		r := l.data.Reader()
@@ -307,38 +347,4 @@ func (l *lines) name(e *dwarf.Entry, depth int) string {
 		}
 	}
 	return ""
-}
-
-// inlinedAt returns the functions inlined at pc, innermost first.
-func (u *unit) inlinedAt(pc uint64) []*sub {
-	var chain []*sub
-	for level := u.subs; ; {
-		i := slices.IndexFunc(level, func(s *sub) bool {
-			return slices.ContainsFunc(s.ranges, func(r [2]uint64) bool { return pc >= r[0] && pc < r[1] })
-		})
-		if i < 0 {
-			break
-		}
-		chain = append(chain, level[i])
-		level = level[i].inlined
-	}
-	if len(chain) > 0 {
-		chain = chain[1:] // the function itself
-	}
-	slices.Reverse(chain)
-	return chain
-}
-
-// lazyLines opens a module's DWARF at first use.
-func lazyLines(m *target.Module) func() *lines {
-	return sync.OnceValue(func() *lines {
-		if !m.HasLines {
-			return nil
-		}
-		l, err := openLines(m)
-		if err != nil {
-			return nil
-		}
-		return l
-	})
 }

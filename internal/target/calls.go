@@ -1,212 +1,232 @@
 package target
 
 import (
-	"cmp"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
 )
 
-// readCalls finds the direct calls and jumps out of functions. Where an operand
-// has a relocation, that names the callee; the assembler resolves calls within a
-// section by itself, and those are found by decoding.
-func (m *Module) readCalls(f *elf.File) error {
-	relocs, err := m.readRelocs(f)
-	if err != nil {
-		return err
-	}
-	for index, sec := range m.sections {
-		text, err := f.Sections[index].Data()
-		if err != nil {
-			return fmt.Errorf("%w (reading %s: %w)", ErrTruncated, f.Sections[index].Name, err)
+// reloc is an entry of a relocation section of either width.
+type reloc struct {
+	offset uint64
+	symbol uint32
+	typ    uint32
+	addend int64 // 0 in the format of 32-bit x86, which has it in place
+}
+
+// relocsOf calls f for the relocations of the section with that ELF number.
+func (m *Module) relocsOf(section int, f func(reloc)) error {
+	for _, s := range m.file.Sections {
+		if int(s.Info) != section {
+			continue
 		}
-		byOffset := relocs[index]
-		for off, to := range byOffset {
-			m.addRelocated(sec, text, off, to)
-		}
-		for _, fn := range m.funcsOf(sec) {
-			m.addResolved(fn, text, byOffset)
-		}
-	}
-	slices.SortFunc(m.Calls, func(a, b Call) int {
-		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.End, b.End))
-	})
-	m.tails = make(map[string][]Call)
-	for _, c := range m.Calls {
-		if c.Tail {
-			if fn, ok := m.FuncAt(c.Section, c.End-1); ok {
-				m.tails[fn.Name] = append(m.tails[fn.Name], c)
+		order := binary.LittleEndian
+		switch {
+		case s.Type == elf.SHT_RELA && m.Machine == elf.EM_X86_64:
+			b, err := m.bytesOf(s)
+			if err != nil {
+				return err
+			}
+			for ; len(b) >= 24; b = b[24:] { // sizeof(Elf64_Rela)
+				info := order.Uint64(b[8:])
+				f(reloc{order.Uint64(b), uint32(info >> 32), uint32(info), int64(order.Uint64(b[16:]))})
+			}
+		case s.Type == elf.SHT_REL && m.Machine == elf.EM_386:
+			b, err := m.bytesOf(s)
+			if err != nil {
+				return err
+			}
+			for ; len(b) >= 8; b = b[8:] { // sizeof(Elf32_Rel)
+				info := order.Uint32(b[4:])
+				f(reloc{offset: uint64(order.Uint32(b)), symbol: info >> 8, typ: info & 0xff})
 			}
 		}
 	}
 	return nil
 }
 
-func (m *Module) funcsOf(section int) []Func {
-	lo, _ := slices.BinarySearchFunc(m.Funcs, section, func(f Func, s int) int { return cmp.Compare(f.Section, s) })
-	hi, _ := slices.BinarySearchFunc(m.Funcs, section+1, func(f Func, s int) int { return cmp.Compare(f.Section, s) })
-	return m.Funcs[lo:hi]
+// branch is a direct call or jump, whether it leaves its function or not.
+type branch struct {
+	start, end uint64 // offsets of its first byte and of the one after its last
+	call       bool
+	reloc      reloc
 }
 
-// destination is where a relocation points.
-type destination struct {
-	symbol  string // an import
-	section int
-	offset  uint64
-}
-
-// readRelocs reads the PC-relative relocations of the code, by the section that
-// they are in and the offset of the operand.
-func (m *Module) readRelocs(f *elf.File) (map[elf.SectionIndex]map[uint64]destination, error) {
-	symbols, err := f.Symbols()
-	if err != nil {
-		return nil, fmt.Errorf("%w (reading the symbols: %w)", ErrTruncated, err)
+// isBranchReloc tells whether a relocation of this type may be the operand of
+// a direct call or jump: the distance from it to the symbol.
+func (m *Module) isBranchReloc(typ uint32) bool {
+	if m.Machine == elf.EM_386 {
+		return typ == uint32(elf.R_386_PC32) || typ == uint32(elf.R_386_PLT32)
 	}
-	out := make(map[elf.SectionIndex]map[uint64]destination)
-	for _, s := range f.Sections {
-		index := elf.SectionIndex(s.Info)
-		if _, code := m.sections[index]; !code || s.Type != elf.SHT_RELA && s.Type != elf.SHT_REL {
+	return typ == uint32(elf.R_X86_64_PC32) || typ == uint32(elf.R_X86_64_PLT32)
+}
+
+// relocated finds the calls and jumps of a section whose operands have
+// relocations, sorted. The opcode before such an operand cannot be taken for
+// anything else: the other instructions with an operand relative to the
+// instruction pointer have there a ModRM byte with mod 0 and r/m 5, which
+// none of the opcodes is (Intel SDM volume 2, table 2-2).
+func (m *Module) relocated(number int, code []byte) ([]branch, error) {
+	var found []branch
+	err := m.relocsOf(number, func(r reloc) {
+		if !m.isBranchReloc(r.typ) || r.offset < 1 || r.offset > uint64(len(code)) || uint64(len(code))-r.offset < 4 {
+			return
+		}
+		if m.Machine == elf.EM_386 {
+			r.addend = int64(int32(binary.LittleEndian.Uint32(code[r.offset:])))
+		}
+		b := branch{start: r.offset - 1, end: r.offset + 4, reloc: r}
+		switch op := code[r.offset-1]; {
+		case op == 0xe8:
+			b.call = true
+		case op == 0xe9:
+		case op&0xf0 == 0x80 && r.offset >= 2 && code[r.offset-2] == 0x0f:
+			b.start--
+		default:
+			return
+		}
+		found = append(found, b)
+	})
+	sort.Slice(found, func(i, j int) bool { return found[i].start < found[j].start })
+	return found, err
+}
+
+// readCalls finds the direct calls and jumps between functions.
+func (m *Module) readCalls() error {
+	m.hot = make(map[int]int)
+	for number, s := range m.file.Sections {
+		section, ok := m.loads[number]
+		if !ok {
 			continue
 		}
-		data, err := s.Data()
+		code, err := m.bytesOf(s)
 		if err != nil {
-			return nil, fmt.Errorf("%w (reading %s: %w)", ErrTruncated, s.Name, err)
+			return err
 		}
-		text, err := f.Sections[index].Data()
+		branches, err := m.relocated(number, code)
 		if err != nil {
-			return nil, fmt.Errorf("%w (reading %s: %w)", ErrTruncated, f.Sections[index].Name, err)
+			return fmt.Errorf("relocations of %q: %w", clean(s.Name), err)
 		}
-		to := make(map[uint64]destination)
-		for _, r := range relocations(f, s.Type, data, text) {
-			if r.symbol == 0 || r.symbol > uint32(len(symbols)) {
-				continue
-			}
-			sym := symbols[r.symbol-1]
-			if sym.Section == elf.SHN_UNDEF {
-				to[r.offset] = destination{symbol: sym.Name, section: -1}
-				continue
-			}
-			if sec, ok := m.sections[sym.Section]; ok {
-				// The operand is relative to its own end, four bytes on.
-				to[r.offset] = destination{section: sec, offset: sym.Value + uint64(r.addend+4)}
-			}
+		for _, b := range branches {
+			m.addRelocated(section, b)
 		}
-		out[index] = to
+		m.addLocal(section, code, branches)
 	}
-	return out, nil
-}
-
-type relocation struct {
-	offset uint64
-	symbol uint32
-	addend int64
-}
-
-// relocations decodes a section of PC-relative relocations (System V ABI:
-// Elf64_Rela on x86-64, Elf32_Rel with the addend in place on i386).
-func relocations(f *elf.File, typ elf.SectionType, data, text []byte) []relocation {
-	var out []relocation
-	le := binary.LittleEndian
-	switch {
-	case f.Class == elf.ELFCLASS64 && typ == elf.SHT_RELA:
-		for ; len(data) >= 24; data = data[24:] {
-			info := le.Uint64(data[8:])
-			switch elf.R_X86_64(info & 0xffffffff) {
-			case elf.R_X86_64_PC32, elf.R_X86_64_PLT32:
-				out = append(out, relocation{le.Uint64(data), uint32(info >> 32), int64(le.Uint64(data[16:]))})
-			}
+	sort.Slice(m.Calls, func(i, j int) bool {
+		a, b := &m.Calls[i], &m.Calls[j]
+		if a.Section != b.Section {
+			return a.Section < b.Section
 		}
-	case f.Class == elf.ELFCLASS32 && typ == elf.SHT_REL:
-		for ; len(data) >= 8; data = data[8:] {
-			off, info := le.Uint32(data), le.Uint32(data[4:])
-			switch elf.R_386(info & 0xff) {
-			case elf.R_386_PC32, elf.R_386_PLT32:
-				if uint64(off)+4 <= uint64(len(text)) {
-					out = append(out, relocation{uint64(off), info >> 8, int64(int32(le.Uint32(text[off:])))})
-				}
-			}
-		}
-	}
-	return out
+		return a.End < b.End
+	})
+	return nil
 }
 
-// addRelocated enters the call or jump whose operand has a relocation.
-func (m *Module) addRelocated(sec int, text []byte, off uint64, to destination) {
-	if off < 2 || off+4 > uint64(len(text)) {
+// addRelocated records a call or jump whose operand has a relocation.
+func (m *Module) addRelocated(section int, b branch) {
+	if b.reloc.symbol == 0 || uint64(b.reloc.symbol) >= uint64(len(m.syms)) {
 		return
 	}
-	call := Call{Section: sec, End: off + 4}
-	switch op := text[off-1]; {
-	case op == 0xe8:
-	case op == 0xe9, op&0xf0 == 0x80 && text[off-2] == 0x0f: // jmp, jcc
-		call.Tail = true
-	default:
-		return // an address, not a call
+	s := &m.syms[b.reloc.symbol]
+	// The compiler's way to return under CONFIG_RETHUNK.
+	if s.name == "__x86_return_thunk" {
+		return
 	}
-	m.addCall(call, to)
+	if s.section == elf.SHN_UNDEF {
+		if s.name != "" {
+			m.Calls = append(m.Calls, Call{Section: section, End: b.end, Symbol: s.name, Import: true, Tail: !b.call})
+		}
+		return
+	}
+	if to, ok := m.loads[int(s.section)]; ok && s.section < elf.SHN_LORESERVE {
+		// The operand counts from the end of the instruction, 4 bytes on.
+		m.addOwn(section, b.end, b.call, to, s.value+uint64(b.reloc.addend)+4)
+	}
 }
 
-// addResolved decodes a function for calls without a relocation.
-func (m *Module) addResolved(fn Func, text []byte, relocs map[uint64]destination) {
+// addOwn records a call or jump to the module's own code at offset in section
+// to, unless that is not the start of another function.
+func (m *Module) addOwn(section int, end uint64, call bool, to int, offset uint64) {
+	callee := m.FuncIndex(to, offset)
+	if callee < 0 || m.Funcs[callee].Offset != offset {
+		return
+	}
+	if caller := m.FuncIndex(section, end-1); caller >= 0 && !call {
+		switch {
+		case caller == callee: // a loop
+			return
+		case isCold(m.Funcs[callee].Name, m.Funcs[caller].Name):
+			m.hot[callee] = caller
+			return
+		case isCold(m.Funcs[caller].Name, m.Funcs[callee].Name):
+			return
+		}
+	}
+	m.Calls = append(m.Calls, Call{Section: section, End: end, Symbol: m.Funcs[callee].Name, Tail: !call, Callee: callee})
+}
+
+// isCold tells whether part is the name that GCC gives to the unlikely code of
+// the function of that name: foo.cold, or foo.cold.3 up to GCC 8.
+func isCold(part, of string) bool {
+	rest, ok := strings.CutPrefix(part, of)
+	return ok && (rest == ".cold" || strings.HasPrefix(rest, ".cold."))
+}
+
+// addLocal records the calls and jumps within a section that the assembler
+// resolved, of which only the code itself tells. It decodes each function from
+// its start. What the decoder does not know is skipped by the byte, and the
+// known branches tell when it has lost step; a branch that such bytes only
+// seem to be would have to hit the very start of a function to be taken.
+func (m *Module) addLocal(section int, code []byte, known []branch) {
 	mode := 64
 	if m.Machine == elf.EM_386 {
 		mode = 32
 	}
-	if fn.Offset+fn.Size > uint64(len(text)) {
-		return
-	}
-	code := text[fn.Offset : fn.Offset+fn.Size]
-	for at := 0; at < len(code); {
-		in, err := x86asm.Decode(code[at:], mode)
-		if err != nil || in.Len == 0 {
-			// Unknown to the decoder: it finds its way again after some bytes,
-			// and a call it misses meanwhile only costs an inferred frame.
-			at++
-			continue
+	first := sort.Search(len(m.Funcs), func(i int) bool { return m.Funcs[i].Section >= section })
+	for i := first; i < len(m.Funcs) && m.Funcs[i].Section == section; i++ {
+		pos, end := m.Funcs[i].Offset, m.funcEnd(i)
+		k := sort.Search(len(known), func(k int) bool { return known[k].start >= pos })
+		for pos < end {
+			for k < len(known) && known[k].start < pos {
+				k++
+			}
+			if k < len(known) && known[k].start == pos {
+				pos = known[k].end
+				continue
+			}
+			inst, err := x86asm.Decode(code[pos:end], mode)
+			if err != nil || inst.Len == 0 {
+				pos += uint64(unknownLen(code[pos:end]))
+				continue
+			}
+			next := pos + uint64(inst.Len)
+			if k < len(known) && next > known[k].start {
+				pos = known[k].start
+				continue
+			}
+			// Between functions of one section the assembler shortens jumps
+			// to a distance of one byte where it can.
+			if rel, ok := inst.Args[0].(x86asm.Rel); ok && inst.Op != x86asm.XBEGIN {
+				m.addOwn(section, next, inst.Op == x86asm.CALL, section, next+uint64(int64(rel)))
+			}
+			pos = next
 		}
-		end := fn.Offset + uint64(at+in.Len)
-		at += in.Len
-		rel, ok := in.Args[0].(x86asm.Rel)
-		if !ok || in.Len < 5 && in.Op == x86asm.CALL {
-			continue
-		}
-		if _, has := relocs[end-4]; has {
-			continue
-		}
-		to := destination{section: fn.Section, offset: end + uint64(int64(rel))}
-		if to.offset-fn.Offset < fn.Size {
-			continue // within the function
-		}
-		m.addCall(Call{Section: fn.Section, End: end, Tail: in.Op != x86asm.CALL}, to)
 	}
 }
 
-func (m *Module) addCall(c Call, to destination) {
-	if to.section < 0 {
-		if c.Tail && strings.HasPrefix(to.symbol, "__x86_return_thunk") {
-			return // that is how these kernels return
-		}
-		c.Symbol, c.Import = to.symbol, true
-		m.Calls = append(m.Calls, c)
-		return
+// unknownLen returns the length of the instruction at the start of code, which
+// the decoder does not know: 1 byte, to try again after it, but for those that
+// the kernel's functions are full of.
+func unknownLen(code []byte) int {
+	switch {
+	case len(code) >= 4 && code[0] == 0xf3 && code[1] == 0x0f && code[2] == 0x1e && code[3]&0xfe == 0xfa:
+		return 4 // endbr64, endbr32
+	case len(code) >= 3 && code[0] == 0x0f && code[1] == 0x01:
+		return 3 // clac, stac and the like
 	}
-	fn, ok := m.FuncAt(to.section, to.offset)
-	if !ok || fn.Offset != to.offset {
-		return // into the middle of a function
-	}
-	if from, ok := m.FuncAt(c.Section, c.End-1); ok && c.Tail && whole(from.Name) == whole(fn.Name) {
-		return // to the function's own cold part, or back
-	}
-	c.Symbol = fn.Name
-	m.Calls = append(m.Calls, c)
-}
-
-// whole is the name of the function that a cold part belongs to.
-func whole(name string) string {
-	name, _, _ = strings.Cut(name, ".cold")
-	return name
+	return 1
 }

@@ -6,7 +6,10 @@
 // once the module has been loaded.
 package target
 
-import "debug/elf"
+import (
+	"debug/elf"
+	"strings"
+)
 
 // Module is a kernel module as its file describes it.
 type Module struct {
@@ -28,9 +31,11 @@ type Module struct {
 	SymbolCount int
 	HasLines    bool // the file has DWARF line information
 
-	image    []byte
-	sections map[elf.SectionIndex]int // into Sections, by ELF index
-	tails    map[string][]Call        // by the function that jumps
+	image []byte      // the ELF file, decompressed
+	file  *elf.File   // section headers of image
+	syms  []symbol    // .symtab, the null entry included
+	loads map[int]int // ELF section number to index in Sections
+	hot   map[int]int // index in Funcs of a cold part to that of its function
 }
 
 // Import is a symbol that the module expects the kernel or another module to
@@ -60,7 +65,7 @@ type Func struct {
 	Name    string
 	Section int // index in Module.Sections
 	Offset  uint64
-	Size    uint64
+	Size    uint64 // in bytes; up to the next function where the file gives none
 }
 
 // Call is a direct call or jump out of a function.
@@ -70,4 +75,18 @@ type Call struct {
 	Symbol  string // the import, or the module's own function, that it goes to
 	Import  bool   // Symbol is an import
 	Tail    bool   // a jmp: the callee returns to this function's caller
+
+	// Callee is the index in Module.Funcs of the module's own function that
+	// it goes to: two of them may share a name. Unused for an import.
+	Callee int
 }
+
+// Release is the kernel release that the module was built for, the first word
+// of Vermagic.
+func (m *Module) Release() string {
+	release, _, _ := strings.Cut(m.Vermagic, " ")
+	return release
+}
+
+// Image returns the ELF file, decompressed. It is not to be changed.
+func (m *Module) Image() []byte { return m.image }

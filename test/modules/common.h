@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#include <linux/gfp.h>
+#include <linux/init.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/version.h>
+#include <linux/vmalloc.h>
+
+/* Leaked on purpose; kept, so that the compiler has no opinion on it. */
+static void *volatile kept __maybe_unused;
+#define KEEP(p) (kept = (void *)(p))
+
+/* From helper.ko, which no test watches. */
+extern struct kmem_cache *kedr_helper_cache; /* objects of 96 bytes */
+void *kedr_helper_kmalloc(size_t size);
+void *kedr_helper_vmalloc(size_t size);
+struct page *kedr_helper_page(void);

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Every function of the slab family, once leaked and once freed. */
+#include "common.h"
+
+static volatile size_t forty = 40, twenty_thousand = 20000;
+static char buffer[10000];
+
+struct with_rcu {
+	long payload[4];
+	struct rcu_head rcu;
+};
+
+static noinline void leak_kmalloc(void)
+{
+	KEEP(kmalloc(24, GFP_KERNEL)); // LEAK 24 slab
+	KEEP(kmalloc(forty, GFP_KERNEL)); // LEAK 40 slab
+	KEEP(kmalloc(16384, GFP_KERNEL)); // LEAK 16384 slab
+	KEEP(kmalloc(twenty_thousand, GFP_KERNEL)); // LEAK 20000 slab
+	KEEP(kzalloc(25, GFP_KERNEL)); // LEAK 25 slab
+	KEEP(kcalloc(4, 8, GFP_KERNEL)); // LEAK 32 slab
+	KEEP(kmalloc_array(forty, 3, GFP_KERNEL)); // LEAK 120 slab
+	KEEP(kmalloc_node(56, GFP_KERNEL, 0)); // LEAK 56 slab
+	KEEP(kmalloc_node(forty + 1, GFP_KERNEL, 0)); // LEAK 41 slab
+	KEEP(kmalloc_track_caller(44, GFP_KERNEL)); // LEAK 44 slab
+}
+
+static noinline void free_kmalloc(void)
+{
+	struct with_rcu *r;
+	void *two[2];
+
+	kfree(kmalloc(24, GFP_KERNEL));
+	kfree(kmalloc(forty, GFP_KERNEL));
+	kfree(kmalloc(16384, GFP_KERNEL));
+	kfree(kmalloc(twenty_thousand, GFP_KERNEL));
+	kfree(kmalloc_node(56, GFP_KERNEL, 0));
+	kfree(kmalloc_track_caller(44, GFP_KERNEL));
+	kfree_sensitive(kmalloc(26, GFP_KERNEL));
+	kvfree(kmalloc(27, GFP_KERNEL));
+	kfree_const(kmalloc(28, GFP_KERNEL));
+	two[0] = kmalloc(29, GFP_KERNEL);
+	two[1] = kmalloc(30, GFP_KERNEL);
+	kfree_bulk(2, two);
+	r = kmalloc(sizeof(*r), GFP_KERNEL);
+	kfree_rcu(r, rcu);
+	kfree(NULL);
+	kfree(kmalloc(0, GFP_KERNEL)); /* ZERO_SIZE_PTR is no object */
+}
+
+static noinline void use_krealloc(void)
+{
+	void *p;
+
+	p = kmalloc(16, GFP_KERNEL);
+	KEEP(krealloc(p, 200, GFP_KERNEL)); // LEAK 200 slab
+	p = kmalloc(100, GFP_KERNEL);
+	KEEP(krealloc(p, 110, GFP_KERNEL)); // LEAK 110 slab
+	KEEP(krealloc(NULL, 48, GFP_KERNEL)); // LEAK 48 slab
+	p = kmalloc(31, GFP_KERNEL);
+	KEEP(krealloc(p, 0, GFP_KERNEL)); /* frees */
+	p = kmalloc(33, GFP_KERNEL);
+	p = krealloc(p, 3000, GFP_KERNEL);
+	kfree(p);
+}
+
+static noinline void use_cache(void)
+{
+	struct kmem_cache *c = kedr_helper_cache;
+	void *three[3];
+
+	KEEP(kmem_cache_alloc(c, GFP_KERNEL)); // LEAK 96 slab
+	KEEP(kmem_cache_zalloc(c, GFP_KERNEL)); // LEAK 96 slab
+	KEEP(kmem_cache_alloc_node(c, GFP_KERNEL, 0)); // LEAK 96 slab
+	if (!kmem_cache_alloc_bulk(c, GFP_KERNEL, 3, three)) // LEAK 96 slab x3
+		return;
+	kmem_cache_free(c, kmem_cache_alloc(c, GFP_KERNEL));
+	kmem_cache_free(c, kmem_cache_alloc_node(c, GFP_KERNEL, 0));
+	if (kmem_cache_alloc_bulk(c, GFP_KERNEL, 3, three))
+		kmem_cache_free_bulk(c, 3, three);
+}
+
+static __printf(1, 2) noinline char *format(const char *fmt, ...)
+{
+	va_list ap;
+	char *s;
+
+	va_start(ap, fmt);
+	s = kvasprintf(GFP_KERNEL, fmt, ap); // LEAK 7 slab
+	va_end(ap);
+	return s;
+}
+
+static noinline void leak_copies(void)
+{
+	KEEP(kstrdup("hello", GFP_KERNEL)); // LEAK 6 slab
+	KEEP(kstrndup("hello world", 4, GFP_KERNEL)); // LEAK 5 slab
+	KEEP(kstrdup_const("constant", GFP_KERNEL)); // LEAK 9 slab
+	KEEP(kmemdup(buffer, 77, GFP_KERNEL)); // LEAK 77 slab
+	KEEP(kmemdup(buffer, sizeof(buffer), GFP_KERNEL)); // LEAK 10000 slab
+	KEEP(kmemdup_nul("abcdef", 3, GFP_KERNEL)); // LEAK 4 slab
+	KEEP(kasprintf(GFP_KERNEL, "%d-%s", 42, "xyz")); // LEAK 7 slab
+	KEEP(format("%d:%s", 42, "xyz"));
+}
+
+static noinline void free_copies(void)
+{
+	kfree(kstrdup("hello", GFP_KERNEL));
+	kfree(kstrndup("hello world", 4, GFP_KERNEL));
+	kfree_const(kstrdup_const("constant", GFP_KERNEL));
+	kfree(kmemdup(buffer, 77, GFP_KERNEL));
+	kfree(kmemdup(buffer, sizeof(buffer), GFP_KERNEL));
+	kfree(kmemdup_nul("abcdef", 3, GFP_KERNEL));
+	kfree(kasprintf(GFP_KERNEL, "%d-%s", 42, "xyz"));
+}
+
+// TOTAL allocations=56 leaks=27 wrong-frees=0
+static int __init slab_init(void)
+{
+	leak_kmalloc(); /* 10 */
+	free_kmalloc(); /* 12 */
+	use_krealloc(); /* 8: four blocks, five times krealloc, less the one that frees */
+	use_cache(); /* 11 */
+	leak_copies(); /* 8 */
+	free_copies(); /* 7 */
+	return 0;
+}
+
+static void __exit slab_exit(void)
+{
+	rcu_barrier();
+}
+
+module_init(slab_init);
+module_exit(slab_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("kedr test: slab");
