@@ -24,6 +24,9 @@ type Kernel struct {
 	Release string // as uname -r has it
 	Machine string // as uname -m has it
 
+	// Types holds what of the kernel's BTF has been read, for all who need it.
+	Types *btf.Cache
+
 	spec func() (*btf.Spec, error)
 }
 
@@ -33,11 +36,13 @@ func Running() (*Kernel, error) {
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("uname: %w", err)
 	}
+	cache := btf.NewCache()
 	return &Kernel{
+		Types:   cache,
 		Release: unix.ByteSliceToString(u.Release[:]),
 		Machine: unix.ByteSliceToString(u.Machine[:]),
 		spec: sync.OnceValues(func() (*btf.Spec, error) {
-			s, err := btf.LoadKernelSpec()
+			s, err := cache.Kernel()
 			if err != nil {
 				return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
 			}

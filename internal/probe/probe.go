@@ -16,6 +16,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -304,7 +305,7 @@ func (s *Set) load(program string, constants map[string]any, attachTo string, ex
 			return nil, fmt.Errorf("program %s, constant %s: %w", program, name, err)
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(c, ebpf.CollectionOptions{MapReplacements: replace})
+	coll, err := ebpf.NewCollectionWithOptions(c, ebpf.CollectionOptions{MapReplacements: replace, Cache: s.kernel.Types})
 	if err != nil {
 		return nil, permission(err)
 	}
@@ -490,11 +491,13 @@ func (s *Set) Attached() []Attached { return s.attached }
 
 // Close detaches everything that is not pinned.
 func (s *Set) Close() error {
-	var errs []error
-	// In reverse: no release goes unseen while objects are still entered.
-	for _, a := range slices.Backward(s.attached) {
-		errs = append(errs, a.link.Close())
+	// All at once: each waits for the kernel to have left its trampoline.
+	errs := make([]error, len(s.attached))
+	var wg sync.WaitGroup
+	for i, a := range s.attached {
+		wg.Go(func() { errs[i] = a.link.Close() })
 	}
+	wg.Wait()
 	if s.finder != nil {
 		errs = append(errs, s.finder.Close())
 	}

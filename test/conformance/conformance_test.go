@@ -1,0 +1,461 @@
+//go:build guest
+
+package conformance
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kedr/internal/leak"
+)
+
+var (
+	program = os.Getenv("KEDR")
+	modules = os.Getenv("KEDR_MODULES")
+)
+
+const (
+	sessionFiles = "/sys/fs/bpf/kedr"
+	sessionPins  = "/sys/fs/bpf/kedr-session"
+)
+
+func TestMain(m *testing.M) {
+	// A workload of these tests, in a process of its own.
+	if size := os.Getenv("KEDR_TEST_IOCTL"); size != "" {
+		os.Exit(ioctlWorkload())
+	}
+	if program == "" || modules == "" {
+		fmt.Fprintln(os.Stderr, "KEDR and KEDR_MODULES must be set: run make test")
+		os.Exit(1)
+	}
+	for _, name := range []string{"helper", "loop"} {
+		if out, err := exec.Command("modprobe", name).CombinedOutput(); err != nil && name == "loop" {
+			fmt.Fprintf(os.Stderr, "modprobe %s: %v: %s\n", name, err, out)
+			os.Exit(1)
+		}
+	}
+	if out, err := exec.Command("insmod", ko("helper")).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "insmod helper: %v: %s\n", err, out)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func ko(name string) string { return filepath.Join(modules, name+".ko") }
+
+func source(name string) string { return filepath.Join(modules, name+".c") }
+
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+func command(t *testing.T, env []string, name string, args ...string) outcome {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+func kedr(t *testing.T, args ...string) outcome {
+	t.Helper()
+	// The test itself runs in a machine; the kedr that it tests does not know.
+	return command(t, []string{"KEDR_RESULT_FD="}, program, args...)
+}
+
+func must(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	o := command(t, nil, name, args...)
+	if o.status != 0 {
+		t.Fatalf("%s %s: exit status %d\n%s%s", name, strings.Join(args, " "), o.status, o.stdout, o.stderr)
+	}
+	return o.stdout
+}
+
+// nothingLeft checks that no session, no file and no module is left behind.
+func nothingLeft(t *testing.T, module string) {
+	t.Helper()
+	for _, p := range []string{sessionFiles, sessionPins, "/sys/module/" + module} {
+		if _, err := os.Stat(p); err == nil {
+			t.Errorf("%s is left behind", p)
+		}
+	}
+}
+
+func parse(t *testing.T, o outcome) *leak.Report {
+	t.Helper()
+	var r leak.Report
+	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil {
+		t.Fatalf("%v\nexit status %d\n%s%s", err, o.status, o.stdout, o.stderr)
+	}
+	if r.Schema != 1 {
+		t.Errorf("schema %d", r.Schema)
+	}
+	return &r
+}
+
+func TestRun(t *testing.T) {
+	for _, test := range []struct {
+		module   string
+		params   []string
+		workload []string
+		status   int
+	}{
+		{module: "slab", status: 1},
+		{module: "vmalloc", status: 1},
+		{module: "page", status: 1},
+		{module: "clean", status: 0},
+		{module: "initfail", status: 1},
+		{module: "context", status: 1, workload: []string{"env", "KEDR_TEST_IOCTL=1", os.Args[0]}},
+		{module: "wrongfree", status: 1},
+		{module: "param", status: 1, params: []string{"early=1", "count=3"}},
+		{module: "tail", status: 1},
+		{module: "inittext", status: 1},
+	} {
+		t.Run(test.module, func(t *testing.T) {
+			args := append([]string{"run", "--vm=never", "--format", "json", ko(test.module)}, test.params...)
+			if test.workload != nil {
+				args = append(append(args, "--"), test.workload...)
+			}
+			o := kedr(t, args...)
+			if o.status != test.status {
+				t.Errorf("exit status %d, want %d\n%s", o.status, test.status, o.stderr)
+			}
+			check(t, parse(t, o), source(test.module), expected(t, source(test.module)), 1)
+			nothingLeft(t, test.module)
+		})
+	}
+}
+
+// ioctlWorkload drives context.ko's device.
+func ioctlWorkload() int {
+	f, err := os.OpenFile("/dev/kedr_context", os.O_RDWR, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer f.Close()
+	buffer := make([]byte, 4096)
+	if err := ioctl(f, buffer); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// TestWalkthrough is the published one, word for word but for the paths.
+func TestWalkthrough(t *testing.T) {
+	hello := ko("hello-kernel")
+	o := kedr(t, "start", hello)
+	if o.status != 0 || !strings.HasPrefix(o.stdout, "Starting KEDR...\n") || !strings.HasSuffix(o.stdout, "\nKEDR started.\n") {
+		t.Fatalf("start: %+v", o)
+	}
+	defer kedr(t, "stop", "--force")
+	if o := kedr(t, "start", hello); o.status != 3 || !strings.Contains(o.stderr, "already running") {
+		t.Errorf("a second start: %+v", o)
+	}
+	must(t, "insmod", hello)
+	if o := kedr(t, "stop"); o.status != 3 || !strings.Contains(o.stderr, "still loaded") {
+		t.Errorf("stop while the target is loaded: %+v", o)
+	}
+	must(t, "rmmod", "hello-kernel")
+
+	dir := sessionFiles + "/hello_kernel/"
+	info := must(t, "cat", dir+"info")
+	if !regexp.MustCompile(`^Target module: "hello_kernel", init area at [0-9a-f]+, core area at [0-9a-f]{16}
+Allocations: 6
+Possible leaks: 4
+Unallocated frees: 0
+$`).MatchString(info) {
+		t.Errorf("info:\n%s", info)
+	}
+	leaks := must(t, "cat", dir+"possible_leaks")
+	record := regexp.MustCompile(`Process: insmod \(PID: \d+\)
+Address: 0x[0-9a-f]{16}, size: (\d+); stack trace of the allocation:
+((?:\[<[0-9a-f]{16}>\] \S+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?\n)+)----------------------------------------\n`)
+	sizes := make(map[string]bool)
+	for _, m := range record.FindAllStringSubmatch(leaks, -1) {
+		sizes[m[1]] = true
+		if !strings.Contains(m[2], " hello_init+0x") || !strings.Contains(m[2], "/0x") || !strings.Contains(m[2], " [hello_kernel]\n") {
+			t.Errorf("stack of %s:\n%s", m[1], m[2])
+		}
+	}
+	if rest := record.ReplaceAllString(leaks, ""); rest != "" || len(sizes) != 4 || !sizes["10"] || !sizes["20"] || !sizes["30"] || !sizes["50"] {
+		t.Errorf("possible_leaks: sizes %v, not understood: %q, in:\n%s", sizes, rest, leaks)
+	}
+	if s := must(t, "cat", dir+"unallocated_frees"); s != "" {
+		t.Errorf("unallocated_frees: %q", s)
+	}
+
+	o = kedr(t, "report", "hello_kernel")
+	if o.status != 1 {
+		t.Errorf("report: exit status %d\n%s", o.status, o.stderr)
+	}
+	at := 0
+	for _, want := range []string{
+		"Allocations: 6\nPossible leaks: 4\nUnallocated frees: 0\n",
+		"size: 50;", "] myfunc4+", "hello.c:45\n", "] hello_init+",
+		"size: 30;", "] myfunc2+", "(inferred", "hello.c:28\n", "] hello_init+",
+		"size: 20;", "] myfunc2+", "hello.c:27\n", "] hello_init+",
+		"size: 10;", "] myfunc1+", "(inferred", "hello.c:19\n", "] hello_init+",
+	} {
+		i := strings.Index(o.stdout[at:], want)
+		if i < 0 {
+			t.Fatalf("report: no %q from here on:\n%s", want, o.stdout[at:])
+		}
+		at += i + len(want)
+	}
+	if o := kedr(t, "status"); o.status != 0 || !strings.Contains(o.stdout, "KEDR status: loaded\nTarget: hello_kernel\nTarget status: not loaded\n") {
+		t.Errorf("status: %+v", o)
+	}
+	if o := kedr(t, "stop"); o.status != 0 || o.stdout != "Stopping KEDR...\nKEDR stopped.\n" {
+		t.Errorf("stop: %+v", o)
+	}
+	if o := kedr(t, "status"); o.stdout != "KEDR status: not loaded\n" {
+		t.Errorf("status after stop: %+v", o)
+	}
+	nothingLeft(t, "hello_kernel")
+}
+
+// TestTwoTargets: one gives back what the other has obtained.
+func TestTwoTargets(t *testing.T) {
+	if o := kedr(t, "start", ko("producer")+","+ko("consumer")); o.status != 0 {
+		t.Fatalf("start: %+v", o)
+	}
+	defer kedr(t, "stop", "--force")
+	must(t, "insmod", ko("producer"))
+	must(t, "insmod", ko("consumer"))
+	must(t, "rmmod", "consumer")
+	must(t, "rmmod", "producer")
+	for name, allocations := range map[string]uint64{"producer": 3, "consumer": 0} {
+		o := kedr(t, "report", "--format", "json", name)
+		if o.status != 0 {
+			t.Errorf("%s: exit status %d\n%s", name, o.status, o.stderr)
+		}
+		check(t, parse(t, o), source(name), expectation{allocations: allocations}, 1)
+	}
+}
+
+// TestEitherTarget: watched alone, each shows its half.
+func TestEitherTarget(t *testing.T) {
+	for _, name := range []string{"producer", "consumer"} {
+		t.Run(name, func(t *testing.T) {
+			if o := kedr(t, "start", ko(name)); o.status != 0 {
+				t.Fatalf("start: %+v", o)
+			}
+			defer kedr(t, "stop", "--force")
+			must(t, "insmod", ko("producer"))
+			must(t, "insmod", ko("consumer"))
+			must(t, "rmmod", "consumer")
+			must(t, "rmmod", "producer")
+			check(t, parse(t, kedr(t, "report", "--format", "json", name)), source(name), expected(t, source(name)), 1)
+		})
+	}
+}
+
+// TestReload loads a module twenty times in one session.
+func TestReload(t *testing.T) {
+	const times = 20
+	if o := kedr(t, "start", ko("reload")); o.status != 0 {
+		t.Fatalf("start: %+v", o)
+	}
+	defer kedr(t, "stop", "--force")
+	for range times {
+		must(t, "insmod", ko("reload"))
+		must(t, "rmmod", "reload")
+	}
+	r := parse(t, kedr(t, "report", "--format", "json", "reload"))
+	check(t, r, source("reload"), expected(t, source("reload")), times)
+	if len(r.Loads) != times {
+		t.Fatalf("%d loads, want %d", len(r.Loads), times)
+	}
+	for i, l := range r.Loads {
+		if l.ID != uint32(i+1) || l.Allocations != 2 || l.PossibleLeaks != 1 || l.UnallocatedFrees != 0 || l.Loaded {
+			t.Errorf("load %d: %+v", i+1, l)
+		}
+	}
+	info := must(t, "cat", sessionFiles+"/reload/info")
+	if n := strings.Count(info, "Allocations: 2\nPossible leaks: 1\nUnallocated frees: 0\n"); n != times {
+		t.Errorf("info has %d loads:\n%s", n, info)
+	}
+}
+
+// TestFilesystem runs modules of the kernel's own, which leak nothing.
+func TestFilesystem(t *testing.T) {
+	for _, fs := range []struct{ module, mkfs string }{
+		{"ext4", "mkfs.ext4 -q -F"},
+	} {
+		t.Run(fs.module, func(t *testing.T) {
+			dir := t.TempDir()
+			script := fmt.Sprintf(`set -e
+cd %s
+truncate -s 48M image
+%s image
+mkdir mnt
+mount -t %s -o loop image mnt
+mkdir mnt/dir
+for i in 1 2 3 4 5 6 7 8; do head -c 200000 /dev/zero > mnt/dir/$i; ln -s $i mnt/dir/link$i; done
+ls -l mnt/dir > mnt/list
+rm mnt/dir/3 mnt/dir/5
+sync
+umount mnt
+`, dir, fs.mkfs, fs.module)
+			o := kedr(t, "run", "--vm=never", "--settle", "5s", "--format", "json", fs.module, "--", "sh", "-c", script)
+			r := parse(t, o)
+			if o.status != 0 || !r.Clean() || strings.Contains(o.stderr, "the workload ended with") {
+				t.Errorf("exit status %d\n%s\n%s", o.status, o.stderr, o.stdout)
+			}
+			if r.Allocations < 100 {
+				t.Errorf("only %d allocations were seen", r.Allocations)
+			}
+			t.Logf("%d allocations", r.Allocations)
+		})
+	}
+}
+
+// TestKilled: a run that is killed leaves no probe behind.
+func TestKilled(t *testing.T) {
+	cmd := exec.Command(program, "run", "--vm=never", ko("clean"), "--", "sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if b, _ := os.ReadFile("/sys/module/clean/initstate"); string(b) == "live\n" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the module was not loaded in 30 s")
+		}
+	}
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	cmd.Wait()
+	if o := kedr(t, "run", "--vm=never", ko("clean")); o.status != 3 || !strings.Contains(o.stderr, "already loaded") {
+		t.Errorf("with the module loaded: %+v", o)
+	}
+	must(t, "rmmod", "clean")
+	nothingLeft(t, "clean")
+	if o := kedr(t, "run", "--vm=never", ko("clean")); o.status != 0 {
+		t.Errorf("after a kill: %+v", o)
+	}
+}
+
+// TestInterrupted: Ctrl-C unloads the module.
+func TestInterrupted(t *testing.T) {
+	cmd := exec.Command(program, "run", "--vm=never", ko("clean"), "--", "sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if b, _ := os.ReadFile("/sys/module/clean/initstate"); string(b) == "live\n" {
+			break
+		}
+	}
+	cmd.Process.Signal(os.Interrupt)
+	cmd.Wait()
+	if s := cmd.ProcessState.ExitCode(); s != 3 {
+		t.Errorf("exit status %d, want 3", s)
+	}
+	nothingLeft(t, "clean")
+}
+
+func TestBadInput(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	good, err := os.ReadFile(ko("clean"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Clone(good)
+	other[18] = 183 // e_machine: AArch64
+	foreign := bytes.ReplaceAll(good, []byte("vermagic="), []byte("vermagic=9"))
+	for _, test := range []struct {
+		name   string
+		args   []string
+		status int
+		want   string
+	}{
+		{"no ELF", []string{write("text.ko", []byte("hello\n"))}, 2, "not an ELF file"},
+		{"empty", []string{write("empty.ko", nil)}, 2, "not an ELF file"},
+		{"truncated", []string{write("short.ko", good[:len(good)/2])}, 2, "too early"},
+		{"a program", []string{program}, 2, "not a kernel module"},
+		{"other architecture", []string{write("arm.ko", other)}, 2, "another architecture"},
+		{"other kernel", []string{write("foreign.ko", foreign)}, 3, "built for kernel"},
+		{"no such file", []string{dir + "/none.ko"}, 3, "no such file"},
+		{"no such module", []string{"none_such"}, 3, "no such module"},
+		{"no workload", []string{ko("clean"), "--"}, 2, "no WORKLOAD"},
+		{"no parameter", []string{ko("clean"), "early"}, 2, "is no parameter"},
+		{"no module", nil, 2, "no MODULE"},
+		{"loaded", []string{ko("helper")}, 3, "already loaded"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := kedr(t, append([]string{"run", "--vm=never"}, test.args...)...)
+			if o.status != test.status || !strings.Contains(o.stderr, test.want) {
+				t.Errorf("exit status %d, want %d; want %q in:\n%s", o.status, test.status, test.want, o.stderr)
+			}
+			if o.stdout != "" || strings.Count(o.stderr, "\n") != 1 {
+				t.Errorf("more than a line: %q, %q", o.stdout, o.stderr)
+			}
+			nothingLeft(t, "clean")
+		})
+	}
+	t.Run("no root", func(t *testing.T) {
+		o := command(t, nil, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "run", "--vm=never", ko("clean"))
+		if o.status != 3 || !strings.Contains(o.stderr, "only root") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("%+v", o)
+		}
+	})
+	t.Run("a parameter that fails", func(t *testing.T) {
+		o := kedr(t, "run", "--vm=never", ko("clean"), "count=many")
+		if o.status != 3 || !strings.Contains(o.stderr, "loading clean") {
+			t.Errorf("%+v", o)
+		}
+		nothingLeft(t, "clean")
+	})
+	t.Run("full disk", func(t *testing.T) {
+		o := kedr(t, "run", "--vm=never", "-o", "/dev/full", ko("clean"))
+		if o.status != 3 || !strings.Contains(o.stderr, "writing the report") {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+func TestDoctor(t *testing.T) {
+	o := kedr(t, "doctor")
+	if o.status != 0 || !strings.Contains(o.stdout, "works here, on this very kernel") {
+		t.Errorf("%+v", o)
+	}
+}
+
+func ioctl(f *os.File, buffer []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x4b01, addressOf(buffer))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Builds the test modules and the example for one kernel, out of the tree:
+#   build.sh HEADERS-DIRECTORY OUTPUT-DIRECTORY
+set -eu
+headers=$1
+out=$2
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$out"
+cp "$here"/*.c "$here"/*.h "$here"/Makefile "$out"/
+cp "$here"/../../examples/hello-kernel/hello.c "$out"/
+# The example has a Makefile of its own; here it is one of many.
+printf '\nobj-m += hello-kernel.o\nhello-kernel-objs := hello.o\n' >> "$out"/Makefile
+make -s -C "$headers" M="$(cd "$out" && pwd)" modules >"$out"/build.log 2>&1 || {
+	cat "$out"/build.log >&2
+	exit 1
+}
+if grep -q 'warning:' "$out"/build.log; then
+	cat "$out"/build.log >&2
+	exit 1
+fi
