@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"kedr/internal/machine"
+	"kedr/internal/probe"
 )
 
 // Exit statuses, as "kedr run --help" has them.
@@ -101,6 +102,12 @@ address, size, and the call stack down to the source line.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	verbose := root.PersistentFlags().BoolP("verbose", "v", false, "also print what only developers of kedr want to read, as the verifier's log")
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		if *verbose {
+			probe.Trace = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "kedr: "+format+"\n", args...) }
+		}
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w: see %s --help", err, cmd.CommandPath())

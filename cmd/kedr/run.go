@@ -23,6 +23,7 @@ import (
 	"kedr/internal/distro"
 	"kedr/internal/kernel"
 	"kedr/internal/machine"
+	"kedr/internal/probe"
 	"kedr/internal/session"
 	"kedr/internal/target"
 )
@@ -131,16 +132,25 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 		if err := hostCanWatch(k, []*target.Module{m}); err != nil {
 			return err
 		}
-		if capture, err = f.here(cmd.Context(), k, m, params, workload, nil); err != nil {
+		if capture, err = f.here(cmd.Context(), k, m, params, workload); err != nil {
 			return err
 		}
-		return f.out.write(cmd.OutOrStdout(), makeReports(capture))
+		return f.report(cmd, capture)
 	}
-	capture, err = f.inMachine(cmd, name, params, workload, why)
-	if err != nil {
+	if capture, err = f.inMachine(cmd, name, params, workload, why); err != nil {
 		return err
 	}
-	return f.out.write(cmd.OutOrStdout(), makeReports(capture))
+	return f.report(cmd, capture)
+}
+
+// report writes what was captured. A module that could not be loaded has not been
+// found clean, even if it leaked nothing.
+func (f *runFlags) report(cmd *cobra.Command, c *session.Capture) error {
+	err := f.out.write(cmd.OutOrStdout(), makeReports(c))
+	if err == nil && c.LoadError != "" {
+		err = fmt.Errorf("loading %s: %s", c.Targets[0].Name, c.LoadError)
+	}
+	return err
 }
 
 // hostCan says what keeps this host from running the analysis itself.
@@ -160,8 +170,8 @@ func (f *runFlags) hostCan(k *kernel.Kernel, name string) error {
 	return nil
 }
 
-// here runs the analysis on this kernel. said is told what is being done.
-func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, said func(string)) (c *session.Capture, err error) {
+// here runs the analysis on this kernel.
+func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string) (c *session.Capture, err error) {
 	cat, err := catalog.Default()
 	if err != nil {
 		return nil, err
@@ -206,8 +216,8 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 		if len(c.Loads) == 0 {
 			return nil, fmt.Errorf("loading %s: %w", m.Name, loadErr)
 		}
-		// Its init has run and failed: what it leaked on the way is the result.
-		fmt.Fprintf(os.Stderr, "kedr: loading %s failed: %v\n", m.Name, loadErr)
+		// It has run and failed: what it leaked on the way is the result.
+		c.LoadError = loadErr.Error()
 	}
 	return c, nil
 }
@@ -296,10 +306,10 @@ func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, p
 	if err != nil {
 		return err
 	}
-	if r := m.Release(); r != k.Release {
-		return fmt.Errorf("the module is built for kernel %s, and the machine's is %s", r, k.Release)
+	if err := hostCanWatch(k, []*target.Module{m}); err != nil {
+		return err
 	}
-	c, err := f.here(ctx, k, m, params, workload, nil)
+	c, err := f.here(ctx, k, m, params, workload)
 	if err != nil {
 		return err
 	}
@@ -352,8 +362,11 @@ func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload [
 	}
 	argv := []string{machine.Self, "run", "--vm=never", "--settle", f.settle.String(),
 		"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks)}
+	if probe.Trace != nil {
+		argv = append(argv, "-v")
+	}
 	cfg := machine.Config{
-		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory,
+		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, Result: true,
 		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
 	}
 	inside := "/target/" + m.Name + ".ko"

@@ -59,7 +59,8 @@ type Function struct {
 	// caller, so that it needs no probe of its own.
 	Via []string `toml:"via"`
 	// Through lists functions that reach the tracepoint for their caller, who
-	// is then looked for beyond them on the stack.
+	// is then looked for beyond them on the stack. Names that the kernel does
+	// not have are passed over.
 	Through []string `toml:"through"`
 
 	// Address is the parameter with the address that is taken back; "a-b" is
@@ -84,8 +85,6 @@ type Function struct {
 	// Imported functions are probed only for a target that calls them itself:
 	// they end in others of the catalog.
 	Imported bool `toml:"imported"`
-	// Wraps: calls other functions of the catalog for the caller.
-	Wraps bool `toml:"wraps"`
 	// CheckOnly: tells a wrong release; the release itself is seen elsewhere.
 	CheckOnly bool `toml:"check_only"`
 }

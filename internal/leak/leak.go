@@ -245,6 +245,9 @@ func (b *builder) report(index int, t session.Target) *Report {
 			r.Notes = append(r.Notes, fmt.Sprintf("load %d: the module that was loaded is not %s: its functions can't be named", l.ID, t.Path))
 		}
 	}
+	if c.LoadError != "" {
+		r.Notes = append(r.Notes, "loading failed: "+c.LoadError)
+	}
 	b.leaks(r, mine)
 	b.wrongs(r, mine)
 	for _, l := range c.Lost {

@@ -239,7 +239,9 @@ func runCommand(j *job, frames *frameWriter) (int, error) {
 			}
 		}
 	}
-	os.Setenv(ResultEnv, fmt.Sprint(ResultFD))
+	if j.Result {
+		os.Setenv(ResultEnv, fmt.Sprint(ResultFD))
+	}
 	if j.Dir != "" {
 		if err := os.Chdir(j.Dir); err != nil {
 			return 0, err
@@ -260,9 +262,13 @@ func runCommand(j *job, frames *frameWriter) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	files := []*os.File{null, pipes[0].w, pipes[1].w}
+	if j.Result {
+		files = append(files, pipes[2].w)
+	}
 	p, err := os.StartProcess(path, j.Argv, &os.ProcAttr{
 		Env:   os.Environ(),
-		Files: []*os.File{null, pipes[0].w, pipes[1].w, pipes[2].w},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ type job struct {
 	Env      []string
 	Dir      string
 	HostRoot bool     // run in the host's root file system
+	Result   bool     // the command writes one
 	Modules  []string // files to load, in order
 	// Lib is the directory of the guest kernel's modules on the host.
 	Lib string

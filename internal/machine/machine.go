@@ -30,6 +30,8 @@ type Config struct {
 	Argv []string // the command; Self is this program
 	Env  []string
 	Dir  string
+	// Result gives the command a descriptor for its result, named in ResultEnv.
+	Result bool
 
 	Stdout, Stderr io.Writer
 	Progress       func(string) // told what is going on; may be nil
@@ -143,7 +145,7 @@ func (c *Config) writeInitramfs(name string) error {
 		return err
 	}
 	defer f.Close()
-	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, HostRoot: c.HostRoot, Lib: c.Kernel.Modules()}
+	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, HostRoot: c.HostRoot, Result: c.Result, Lib: c.Kernel.Modules()}
 	if err := writeInitramfs(f, c, j); err != nil {
 		return fmt.Errorf("making the machine's initramfs: %w", err)
 	}

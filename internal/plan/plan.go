@@ -87,11 +87,13 @@ type Probe struct {
 	CallSite  uint8 // argument of a tracepoint that names the caller
 	NotIf     uint8
 	Replaces  uint8
-	Wraps     bool
 	CheckOnly bool
 
 	// Through lists functions that are passed over in looking for the caller.
 	Through []string
+	// Imports lists the targets' imports that this probe stands for: a call of
+	// another one that ends up here is not the target's own.
+	Imports []string
 }
 
 // Unwatched is an import that cannot be intercepted here.
@@ -161,7 +163,7 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 				}
 			}
 			if len(f.Symbols) == 0 {
-				if err := b.tracepoints(f, Release); err != nil {
+				if err := b.tracepoints(f, Release, nil); err != nil {
 					return nil, err
 				}
 			}
@@ -198,29 +200,40 @@ func (b *builder) add(p Probe) {
 		b.seen[key] = i
 		b.plan.Probes = append(b.plan.Probes, p)
 	}
-	for _, t := range p.Through {
-		if to := &b.plan.Probes[i].Through; !slices.Contains(*to, t) {
-			*to = append(*to, t)
+	to := &b.plan.Probes[i]
+	to.Through = union(to.Through, p.Through)
+	to.Imports = union(to.Imports, p.Imports)
+}
+
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
 		}
 	}
+	return a
 }
 
 func (b *builder) obtain(f *catalog.Function, symbol string) error {
 	if len(f.Via) > 0 {
-		return b.tracepoints(f, Obtain)
+		return b.tracepoints(f, Obtain, []string{symbol})
 	}
 	p, err := b.function(f, symbol)
 	if err != nil {
 		return b.tolerate(symbol, err)
 	}
-	p.Role, p.Mechanism = Obtain, Exit
+	p.Role, p.Mechanism, p.Imports = Obtain, Exit, []string{symbol}
 	b.add(p)
 	return nil
 }
 
 func (b *builder) release(f *catalog.Function, symbol string, imported bool) error {
+	var imports []string
+	if imported {
+		imports = []string{symbol}
+	}
 	if len(f.Via) > 0 {
-		return b.tracepoints(f, Release)
+		return b.tracepoints(f, Release, imports)
 	}
 	p, err := b.function(f, symbol)
 	if err != nil {
@@ -230,7 +243,7 @@ func (b *builder) release(f *catalog.Function, symbol string, imported bool) err
 		}
 		return b.tolerate(symbol, err)
 	}
-	p.Role, p.Mechanism = Release, Entry
+	p.Role, p.Mechanism, p.Imports = Release, Entry, imports
 	b.add(p)
 	return nil
 }
@@ -244,7 +257,7 @@ func (b *builder) tolerate(symbol string, err error) error {
 	return nil
 }
 
-func (b *builder) tracepoints(f *catalog.Function, role Role) error {
+func (b *builder) tracepoints(f *catalog.Function, role Role, imports []string) error {
 	kind, _ := b.catalog.Kind(f.Kind)
 	found := false
 	var last error
@@ -259,7 +272,13 @@ func (b *builder) tracepoints(f *catalog.Function, role Role) error {
 			continue
 		}
 		found = true
-		p.Role, p.Name, p.Through = role, f.Name, slices.Clone(f.Through)
+		p.Role, p.Name, p.Imports = role, f.Name, imports
+		for _, t := range f.Through {
+			// What a function does may be inlined, but then it has no call site either.
+			if _, err := b.kernel.Params(t); !errors.Is(err, kernel.ErrNoFunction) {
+				p.Through = append(p.Through, t)
+			}
+		}
 		b.add(p)
 	}
 	if !found {
@@ -312,7 +331,7 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 	}
 	p := blank(f.Kind, symbol)
 	p.Name, p.Args, p.Space = f.Name, uint8(len(params)), f.AddressIs
-	p.Wraps, p.CheckOnly = f.Wraps, f.CheckOnly
+	p.CheckOnly = f.CheckOnly
 	switch {
 	case f.Array != "":
 		p.From = FromArray

@@ -85,10 +85,11 @@ type kedrProbeSpec struct {
 	SkipIf     uint8
 	Replaces   uint8
 	Tracepoint uint8
-	Wraps      uint8
+	Twin       uint8
+	Throughs   uint8
 	CheckOnly  uint8
-	_          [6]byte
-	Through    [4]struct {
+	_          [5]byte
+	Through    [16]struct {
 		_    structs.HostLayout
 		Base uint64
 		Size uint64
@@ -118,6 +119,11 @@ type kedrScratch struct {
 	Object kedrObject
 	Wrong  kedrWrong
 	String [4096]int8
+}
+
+type kedrSite struct {
+	_      structs.HostLayout
+	Probes [4]uint64
 }
 
 type kedrStack struct {
@@ -150,11 +156,19 @@ type kedrTarget struct {
 	FirstSym    uint32
 	Syms        uint32
 	Section     [16]struct {
-		_      structs.HostLayout
-		Symbol uint32
-		Size   uint32
-		Value  uint64
+		_         structs.HostLayout
+		Symbol    uint32
+		Size      uint32
+		Value     uint64
+		Elsewhere uint32
+		Pad       uint32
 	}
+}
+
+type kedrToken struct {
+	_    structs.HostLayout
+	Ctx  uint64
+	Addr uint64
 }
 
 type kedrWrong struct {
@@ -166,7 +180,7 @@ type kedrWrong struct {
 	Pid     uint32
 	Probe   uint16
 	Irq     uint8
-	Outer   uint8
+	Pad1    uint8
 	Pad     uint32
 	Comm    [16]int8
 }
@@ -175,12 +189,15 @@ type kedrWrong struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	kedrMapElsewhere             = "elsewhere"
 	kedrMapLoads                 = "loads"
 	kedrMapObjects               = "objects"
 	kedrMapScratch               = "scratch"
+	kedrMapSites                 = "sites"
 	kedrMapStacks                = "stacks"
 	kedrMapSyms                  = "syms"
 	kedrMapTargets               = "targets"
+	kedrMapTokens                = "tokens"
 	kedrMapWrongs                = "wrongs"
 	kedrProgFileInfo             = "file_info"
 	kedrProgFilePossibleLeaks    = "file_possible_leaks"
@@ -207,6 +224,7 @@ const (
 	kedrVarPageOffsetBase        = "page_offset_base"
 	kedrVarPreemptCount          = "preempt_count"
 	kedrVarRanges                = "ranges"
+	kedrVarRescued               = "rescued"
 	kedrVarSpec                  = "spec"
 	kedrVarVmemmapBase           = "vmemmap_base"
 )
@@ -275,13 +293,16 @@ type kedrProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrMapSpecs struct {
-	Loads   *ebpf.MapSpec `ebpf:"loads"`
-	Objects *ebpf.MapSpec `ebpf:"objects"`
-	Scratch *ebpf.MapSpec `ebpf:"scratch"`
-	Stacks  *ebpf.MapSpec `ebpf:"stacks"`
-	Syms    *ebpf.MapSpec `ebpf:"syms"`
-	Targets *ebpf.MapSpec `ebpf:"targets"`
-	Wrongs  *ebpf.MapSpec `ebpf:"wrongs"`
+	Elsewhere *ebpf.MapSpec `ebpf:"elsewhere"`
+	Loads     *ebpf.MapSpec `ebpf:"loads"`
+	Objects   *ebpf.MapSpec `ebpf:"objects"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Sites     *ebpf.MapSpec `ebpf:"sites"`
+	Stacks    *ebpf.MapSpec `ebpf:"stacks"`
+	Syms      *ebpf.MapSpec `ebpf:"syms"`
+	Targets   *ebpf.MapSpec `ebpf:"targets"`
+	Tokens    *ebpf.MapSpec `ebpf:"tokens"`
+	Wrongs    *ebpf.MapSpec `ebpf:"wrongs"`
 }
 
 // kedrVariableSpecs contains global variables before they are loaded into the kernel.
@@ -297,6 +318,7 @@ type kedrVariableSpecs struct {
 	PageOffsetBase *ebpf.VariableSpec `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.VariableSpec `ebpf:"preempt_count"`
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
+	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
 	VmemmapBase    *ebpf.VariableSpec `ebpf:"vmemmap_base"`
 }
@@ -321,23 +343,29 @@ func (o *kedrObjects) Close() error {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrMaps struct {
-	Loads   *ebpf.Map `ebpf:"loads"`
-	Objects *ebpf.Map `ebpf:"objects"`
-	Scratch *ebpf.Map `ebpf:"scratch"`
-	Stacks  *ebpf.Map `ebpf:"stacks"`
-	Syms    *ebpf.Map `ebpf:"syms"`
-	Targets *ebpf.Map `ebpf:"targets"`
-	Wrongs  *ebpf.Map `ebpf:"wrongs"`
+	Elsewhere *ebpf.Map `ebpf:"elsewhere"`
+	Loads     *ebpf.Map `ebpf:"loads"`
+	Objects   *ebpf.Map `ebpf:"objects"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Sites     *ebpf.Map `ebpf:"sites"`
+	Stacks    *ebpf.Map `ebpf:"stacks"`
+	Syms      *ebpf.Map `ebpf:"syms"`
+	Targets   *ebpf.Map `ebpf:"targets"`
+	Tokens    *ebpf.Map `ebpf:"tokens"`
+	Wrongs    *ebpf.Map `ebpf:"wrongs"`
 }
 
 func (m *kedrMaps) Close() error {
 	return _KedrClose(
+		m.Elsewhere,
 		m.Loads,
 		m.Objects,
 		m.Scratch,
+		m.Sites,
 		m.Stacks,
 		m.Syms,
 		m.Targets,
+		m.Tokens,
 		m.Wrongs,
 	)
 }
@@ -355,6 +383,7 @@ type kedrVariables struct {
 	PageOffsetBase *ebpf.Variable `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.Variable `ebpf:"preempt_count"`
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
+	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
 	VmemmapBase    *ebpf.Variable `ebpf:"vmemmap_base"`
 }

@@ -7,7 +7,6 @@
 package probe
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -49,6 +47,7 @@ type Attached struct {
 	Symbol string
 	link   link.Link
 	id     uint32
+	twin   bool // the second of two programs on one tracepoint
 }
 
 // Set is the programs and maps of one session.
@@ -67,7 +66,7 @@ type Set struct {
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", ".bss"}
+var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", "sites", "elsewhere", "tokens", ".bss"}
 
 // ErrNotPermitted says that this process may not load programs here.
 var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")
@@ -123,10 +122,16 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	return s, s.attachModuleEvents(uint32(len(p.Probes)), p)
 }
 
+// Trace is told what only a developer of kedr wants to read; nil: nobody is.
+var Trace func(format string, args ...any)
+
 // brief is an error without the verifier's log.
 func brief(err error) string {
 	var ve *ebpf.VerifierError
 	if errors.As(err, &ve) {
+		if Trace != nil {
+			Trace("%+v", ve)
+		}
 		return fmt.Sprintf("the kernel's verifier refuses the probe: %v", ve.Cause)
 	}
 	return err.Error()
@@ -190,6 +195,9 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 			s.bss[name] = v
 		}
 	}
+	sites := newSiteMaps(p)
+	s.spec.Maps["sites"].MaxEntries = uint32(max(len(sites.keys), 1))
+	s.spec.Maps["elsewhere"].MaxEntries = uint32(max(len(sites.words), 1))
 	// As cilium/ebpf makes it; the collections that replace it by ours insist.
 	s.spec.Maps[".bss"].Flags |= unix.BPF_F_MMAPABLE
 	for _, name := range sharedMaps {
@@ -199,7 +207,10 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 		}
 		s.shared[name] = m
 	}
-	return s.writeTargets(p, opts.Files)
+	if err := sites.write(s.shared["sites"], s.shared["elsewhere"]); err != nil {
+		return err
+	}
+	return s.writeTargets(p, sites, opts.Files)
 }
 
 func permission(err error) error {
@@ -209,7 +220,7 @@ func permission(err error) error {
 	return err
 }
 
-func (s *Set) writeTargets(p *plan.Plan, files bool) error {
+func (s *Set) writeTargets(p *plan.Plan, sites *siteMaps, files bool) error {
 	next := uint32(0)
 	for i, t := range p.Targets {
 		if len(t.Sections) > MaxSections {
@@ -223,6 +234,7 @@ func (s *Set) writeTargets(p *plan.Plan, files bool) error {
 			v.Section[j].Symbol = sec.Symbol
 			v.Section[j].Size = uint32(sec.Size)
 			v.Section[j].Value = sec.SymbolValue
+			v.Section[j].Elsewhere = sites.first[i][j]
 		}
 		if files {
 			v.Syms = uint32(len(t.Funcs))
@@ -387,7 +399,8 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		Space:    map[catalog.Space]uint8{catalog.Memory: 0, catalog.Page: 1, catalog.PageAddress: 2}[p.Space],
 		SizeFrom: uint8(p.Size.From), SizeA: p.Size.A, SizeB: p.Size.B, SizeOffset: p.Size.Offset,
 		CallSite: p.CallSite, SkipIf: p.NotIf, Replaces: p.Replaces,
-		Tracepoint: flag(p.Mechanism == plan.Tracepoint), Wraps: flag(p.Wraps), CheckOnly: flag(p.CheckOnly),
+		Tracepoint: flag(p.Mechanism == plan.Tracepoint), CheckOnly: flag(p.CheckOnly),
+		Throughs: uint8(len(p.Through)),
 	}
 	if len(p.Through) > len(spec.Through) {
 		return fmt.Errorf("%d functions to pass through, and there is room for %d", len(p.Through), len(spec.Through))
@@ -410,6 +423,10 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 	if p.From == plan.FromArray {
 		program = map[plan.Role]string{plan.Obtain: "obtain_bulk", plan.Release: "release_bulk"}[p.Role]
 	}
+	if err := s.attach(program, spec, p.Symbol, p.Mechanism); err != nil || p.Mechanism != plan.Tracepoint {
+		return err
+	}
+	spec.Twin = 1
 	return s.attach(program, spec, p.Symbol, p.Mechanism)
 }
 
@@ -439,7 +456,7 @@ func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan
 	if err != nil {
 		return permission(fmt.Errorf("attaching to %s: %w", symbol, err))
 	}
-	s.attached = append(s.attached, Attached{Symbol: symbol, link: l, id: spec.Id})
+	s.attached = append(s.attached, Attached{Symbol: symbol, link: l, id: spec.Id, twin: spec.Twin != 0})
 	return nil
 }
 
@@ -540,7 +557,8 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 		}
 	}
 	for i, a := range s.attached {
-		if err := a.link.Pin(fmt.Sprintf("%s/%s/%03d-%s", dir, linksDir, i, a.Symbol)); err != nil {
+		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, flag(a.twin), a.Symbol)
+		if err := a.link.Pin(dir + "/" + linksDir + "/" + name); err != nil {
 			return fmt.Errorf("pinning the probe of %s: %w", a.Symbol, err)
 		}
 	}
@@ -604,27 +622,13 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("opening pinned probe %s: %w", e.Name(), err)
 		}
-		_, symbol, _ := strings.Cut(e.Name(), "-")
-		s.attached = append(s.attached, Attached{Symbol: symbol, link: l})
+		var index, twin int
+		a := Attached{link: l}
+		if _, err := fmt.Sscanf(e.Name(), "%d-%d-%d-%s", &index, &a.id, &twin, &a.Symbol); err != nil {
+			return nil, fmt.Errorf("pinned probe %q is not ours: %w", e.Name(), err)
+		}
+		a.twin = twin != 0
+		s.attached = append(s.attached, a)
 	}
 	return s, nil
-}
-
-// Instructions counts the instructions of all programs, for benchmarks.
-func Instructions() (map[string]int, error) {
-	spec, err := loadKedr()
-	if err != nil {
-		return nil, err
-	}
-	n := make(map[string]int)
-	for name, p := range spec.Programs {
-		n[name] = len(p.Instructions) * asm.InstructionSize
-	}
-	return n, nil
-}
-
-func unmarshal[T any](b []byte) (T, error) {
-	var v T
-	err := binary.Read(bytes.NewReader(b), binary.NativeEndian, &v)
-	return v, err
 }

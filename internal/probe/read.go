@@ -230,7 +230,13 @@ func (s *Set) Lost() ([]Lost, error) {
 			}
 		}
 	}
+	rescued := func(id uint32) uint64 {
+		return binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(id%maxProbes):])
+	}
 	for _, a := range s.attached {
+		if a.twin {
+			continue // it is there for what the first one misses
+		}
 		info, err := a.link.Info()
 		if err != nil {
 			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
@@ -244,9 +250,9 @@ func (s *Set) Lost() ([]Lost, error) {
 		if err != nil {
 			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
 		}
-		if stats.RecursionMisses > 0 {
+		if n := stats.RecursionMisses; n > rescued(a.id) {
 			out = append(out, Lost{
-				Probe: -1, Symbol: a.Symbol, Count: stats.RecursionMisses,
+				Probe: -1, Symbol: a.Symbol, Count: n - rescued(a.id),
 				Reason: "the kernel does not let a probe interrupt itself",
 			})
 		}

@@ -23,6 +23,10 @@ type Capture struct {
 	Unwatched []Unwatched `json:"unwatched,omitempty"`
 
 	Settle time.Duration `json:"settle"` // waited after the last unload
+
+	// LoadError is why the module did not stay: its init, or what comes before it,
+	// has failed.
+	LoadError string `json:"load_error,omitempty"`
 }
 
 // Target is one module under analysis.

@@ -4,7 +4,7 @@
 
 static noinline void *__init deep(unsigned long n)
 {
-	void *p = vmalloc(n); // LEAK 401 vmalloc stack=deep,inittext_init
+	void *p = vmalloc(n); // LEAK 401 vmalloc stack=deep*,inittext_init
 
 	KEEP(p);
 	return p;

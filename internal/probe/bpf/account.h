@@ -136,7 +136,7 @@ static __always_inline void wrong_free(void *ctx, int t, __u64 call_site, __u64 
 	long err;
 
 	ld = load_of(id);
-	if (!id || !ld)
+	if (!id || !ld || call_leads(t, call_site) != LEADS_HERE)
 		return;
 	s = enter();
 	if (!s)
@@ -147,17 +147,11 @@ static __always_inline void wrong_free(void *ctx, int t, __u64 call_site, __u64 
 		goto out;
 	}
 	old = bpf_map_lookup_elem(&wrongs, &stack);
-	if (old && old->outer && old->address == addr && old->pid == pid && !spec.wraps) {
-		/* The same call, reported already by the function around this one. */
-		old->outer = 0;
-		goto out;
-	}
 	__sync_fetch_and_add(&ld->wrong_frees, 1);
 	if (old) {
 		__sync_fetch_and_add(&old->count, 1);
 		old->address = addr;
 		old->pid = pid;
-		old->outer = spec.wraps;
 		goto out;
 	}
 	w = &s->wrong;
@@ -168,7 +162,6 @@ static __always_inline void wrong_free(void *ctx, int t, __u64 call_site, __u64 
 	w->pid = pid;
 	w->probe = spec.id;
 	w->irq = in_irq();
-	w->outer = spec.wraps;
 	bpf_get_current_comm(w->comm, sizeof(w->comm));
 	err = bpf_map_update_elem(&wrongs, &stack, w, BPF_ANY);
 	if (err)

@@ -78,9 +78,12 @@ static __always_inline void unwind(void *ctx, struct scratch *s, __u64 call_site
 
 static __always_inline bool passes_through(__u64 addr)
 {
-	for (int i = 0; i < MAX_THROUGH; i++)
+	for (__u32 i = 0; i < MAX_THROUGH; i++) {
+		if (i >= spec.throughs)
+			break;
 		if (addr - spec.through[i].base < spec.through[i].size)
 			return true;
+	}
 	return false;
 }
 
@@ -93,7 +96,7 @@ static __always_inline __u64 caller_beyond(void *ctx, struct scratch *s, __u64 c
 	struct stack *st = &s->stack;
 
 	unwind(ctx, s, call_site);
-	for (__u32 i = 1; i < 1 + MAX_THROUGH; i++) {
+	for (__u32 i = 1; i < 8; i++) {
 		if (i >= st->frames)
 			break;
 		if (!passes_through(st->frame[i]))
@@ -216,6 +219,80 @@ static __always_inline long frame_read(void *ctx, __u64 *w)
 	if (n > MAX_ARGS)
 		return -1;
 	return bpf_probe_read_kernel(w, (n + 4) * 8, ctx);
+}
+
+/*
+ * Whether this event is ours to handle. The kernel does not let a program
+ * interrupt itself: an interrupt that frees, while the program looks at a free of
+ * the code below, would go unseen. Hence two programs on each tracepoint: the
+ * first handles the event and says so, the second steps in where it could not.
+ * Since they run one after the other, an event passes unseen only if two nested
+ * interrupts find both at work; misses less rescues is how many did.
+ */
+static __always_inline bool mine(void *ctx, __u64 addr)
+{
+	__u32 id = spec.id;
+	struct token *last = bpf_map_lookup_elem(&tokens, &id);
+
+	if (!last)
+		return true;
+	if (!spec.twin) {
+		last->ctx = (__u64)ctx;
+		last->addr = addr;
+		return true;
+	}
+	if (last->ctx == (__u64)ctx && last->addr == addr) {
+		last->ctx = 0;
+		return false;
+	}
+	if (id < MAX_PROBES)
+		__sync_fetch_and_add(&rescued[id], 1);
+	return true;
+}
+
+enum leads { LEADS_HERE, LEADS_ELSEWHERE, LEADS_ANYWHERE };
+
+/*
+ * Where the call that returns to addr leads, by the target's own code: here, to
+ * what this probe stands for; elsewhere, to some other function which got here by
+ * itself, its frame given up by a tail call; anywhere, for an indirect call. A
+ * global function: the verifier looks at it once.
+ */
+__noinline int call_leads(__u32 t, __u64 addr)
+{
+	__u32 load, i, section = MAX_SECTIONS, id = spec.id;
+	struct target *tg;
+	struct load *ld;
+	struct site *site;
+	__u64 offset = 0, key, *word;
+
+	if (t >= MAX_TARGETS || id >= MAX_PROBES)
+		return LEADS_HERE;
+	load = loaded[t].load - 1;
+	i = t; /* its address is taken, and a variable in memory has no bounds */
+	tg = bpf_map_lookup_elem(&targets, &i);
+	ld = bpf_map_lookup_elem(&loads, &load);
+	if (!tg || !ld)
+		return LEADS_HERE;
+	for (i = 0; i < MAX_SECTIONS; i++) {
+		if (i >= tg->sections)
+			break;
+		/* The call lies before the address that it returns to. */
+		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size) {
+			section = i;
+			offset = addr - ld->section[i];
+			break;
+		}
+	}
+	if (section >= MAX_SECTIONS)
+		return LEADS_HERE; /* not the file that we know: take what comes */
+	key = (__u64)t << 56 | (__u64)section << 48 | offset;
+	site = bpf_map_lookup_elem(&sites, &key);
+	if (site)
+		return site->probes[id / 64] >> (id % 64) & 1 ? LEADS_HERE : LEADS_ELSEWHERE;
+	i = tg->section[section].elsewhere + offset / 64;
+	word = bpf_map_lookup_elem(&elsewhere, &i);
+	return word && *word >> (offset % 64) & 1 ? LEADS_ELSEWHERE : LEADS_ANYWHERE;
 }
 
 #endif

@@ -24,7 +24,7 @@
 #define MAX_FRAMES 64
 #define MAX_STRING 4096
 #define MAX_BULK 65536
-#define MAX_THROUGH 4
+#define MAX_THROUGH 16
 #define NAME_LEN 56 /* MODULE_NAME_LEN on 64-bit */
 #define COMM_LEN 16
 #define FILTER_BITS 16
@@ -90,7 +90,8 @@ struct probe_spec {
 	__u8 skip_if; /* not an object when the result is this argument */
 	__u8 replaces; /* argument whose object this call takes over (realloc) */
 	__u8 tracepoint;
-	__u8 wraps; /* calls other watched functions for the caller */
+	__u8 twin; /* the second of two programs on one tracepoint */
+	__u8 throughs; /* how many of the ranges are used */
 	__u8 check_only; /* the release itself is seen elsewhere */
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
@@ -116,6 +117,8 @@ struct target {
 		__u32 symbol; /* index in the module's symbol table */
 		__u32 size;
 		__u64 value; /* of that symbol within its section */
+		__u32 elsewhere; /* first word of its bits in that map */
+		__u32 pad;
 	} section[MAX_SECTIONS];
 };
 
@@ -152,7 +155,7 @@ struct wrong {
 	__u32 pid;
 	__u16 probe;
 	__u8 irq;
-	__u8 outer; /* the function inside may report the same call */
+	__u8 pad1;
 	__u32 pad;
 	char comm[COMM_LEN];
 };
@@ -166,6 +169,16 @@ struct stack {
 	__u64 total, total_bytes;
 	__u64 printed; /* the last reading of a file that showed it */
 	__u64 frame[MAX_FRAMES];
+};
+
+/* Which probes a direct call of the target leads to, a bit a probe. */
+struct site {
+	__u64 probes[MAX_PROBES / 64];
+};
+
+/* The event that the first of two programs has handled last. */
+struct token {
+	__u64 ctx, addr;
 };
 
 struct sym {
@@ -188,6 +201,7 @@ struct range ranges[2 * MAX_TARGETS];
 struct loaded loaded[MAX_TARGETS];
 __u32 load_count;
 __u64 lost[MAX_PROBES * LOST_MAX];
+__u64 rescued[MAX_PROBES]; /* events that only the second program has seen */
 __u64 vmemmap_base, page_offset_base;
 /*
  * Each CPU's preemption counter, by address (arch/x86/include/asm/preempt.h: a
@@ -241,6 +255,29 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sym);
 } syms SEC(".maps");
+
+/* By site_key: the target's direct calls that lead to a probed function. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct site);
+} sites SEC(".maps");
+
+/* A bit for each offset of a section: a direct call to something else ends here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} elsewhere SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PROBES);
+	__type(key, __u32);
+	__type(value, struct token);
+} tokens SEC(".maps");
 
 /*
  * Room to work in, for each program apart: the kernel lets a program interrupt

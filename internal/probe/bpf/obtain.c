@@ -36,6 +36,12 @@ static __always_inline __u64 object_size(struct scratch *s, const __u64 *args, _
 	return 0;
 }
 
+/* Target t, unless its call led to another function than the one probed; then -1. */
+static __always_inline int calls_here(int t, __u64 call_site)
+{
+	return t >= 0 && call_leads(t, call_site) == LEADS_ELSEWHERE ? -1 : t;
+}
+
 /* Who called, and which target that is; the caller is 0 where it can't be known. */
 static __always_inline int calling_target(void *ctx, __u64 *w, __u64 *caller)
 {
@@ -43,7 +49,7 @@ static __always_inline int calling_target(void *ctx, __u64 *w, __u64 *caller)
 		lose(LOST_FRAME);
 		return -1;
 	}
-	return target_of(*caller);
+	return calls_here(target_of(*caller), *caller);
 }
 
 SEC("fexit/obtain")
@@ -124,6 +130,9 @@ int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 	struct scratch *s;
 	int t;
 
+	addr = tp_arg(ctx, spec.address);
+	if (!mine(ctx, addr))
+		return 0;
 	call_site = tp_arg(ctx, spec.call_site);
 	t = target_of(call_site);
 	if (t < 0 && passes_through(call_site)) {
@@ -134,10 +143,8 @@ int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 		leave(s);
 		t = target_of(call_site);
 	}
-	if (t < 0)
-		return 0;
-	addr = tp_arg(ctx, spec.address);
-	if (nothing(addr))
+	t = calls_here(t, call_site);
+	if (t < 0 || nothing(addr))
 		return 0;
 	if (spec.size_a < MAX_ARGS)
 		args[spec.size_a] = tp_arg(ctx, spec.size_a);

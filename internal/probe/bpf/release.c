@@ -86,7 +86,9 @@ int release_bulk(void *ctx)
 SEC("raw_tp/release")
 int release_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
-	release(ctx, spec.call_site == NO_ARG ? 0 : tp_arg(ctx, spec.call_site),
-		tp_arg(ctx, spec.address));
+	__u64 addr = tp_arg(ctx, spec.address);
+
+	if (mine(ctx, addr))
+		release(ctx, spec.call_site == NO_ARG ? 0 : tp_arg(ctx, spec.call_site), addr);
 	return 0;
 }

@@ -1,0 +1,92 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+
+	"kedr/internal/target"
+)
+
+// Site is a direct call in a target.
+type Site struct {
+	Section int
+	End     uint64 // offset of the return address
+	// Probes lists, by index in Plan.Probes, what the call may lead to: the
+	// callee's probe, or those that the callee ends up in by tail calls. Empty for
+	// a call to what is not probed.
+	Probes []int
+}
+
+// Sites lists a target's direct calls. An indirect call is not among them: it may
+// lead anywhere.
+func (p *Plan) Sites(m *target.Module) []Site {
+	probes := make(map[string][]int)
+	for i, pr := range p.Probes {
+		for _, im := range pr.Imports {
+			probes[im] = append(probes[im], i)
+		}
+	}
+	w := walker{module: m, probes: probes, done: make(map[string]reach)}
+	sites := make([]Site, 0, len(m.Calls))
+	for _, c := range m.Calls {
+		if c.Tail {
+			continue
+		}
+		r := reach{}
+		if c.Import {
+			r = w.imported(c.Symbol)
+		} else {
+			r = w.local(c.Symbol)
+		}
+		if !r.anywhere {
+			sites = append(sites, Site{Section: c.Section, End: c.End, Probes: r.probes})
+		}
+	}
+	return sites
+}
+
+// reach is what a call can lead to.
+type reach struct {
+	probes   []int
+	anywhere bool // an indirect jump is on the way
+}
+
+type walker struct {
+	module *target.Module
+	probes map[string][]int
+	done   map[string]reach
+}
+
+func (w *walker) imported(symbol string) reach {
+	// How kernels with retpolines make indirect calls (arch/x86/lib/retpoline.S).
+	if strings.HasPrefix(symbol, "__x86_indirect_thunk_") {
+		return reach{anywhere: true}
+	}
+	return reach{probes: w.probes[symbol]}
+}
+
+// local follows a function's tail calls, each function once.
+func (w *walker) local(function string) reach {
+	if r, ok := w.done[function]; ok {
+		return r
+	}
+	var r reach
+	seen := map[string]bool{function: true}
+	for queue := []string{function}; len(queue) > 0; queue = queue[1:] {
+		for _, c := range w.module.TailCalls(queue[0]) {
+			switch {
+			case c.Import:
+				to := w.imported(c.Symbol)
+				r.anywhere = r.anywhere || to.anywhere
+				r.probes = append(r.probes, to.probes...)
+			case !seen[c.Symbol]:
+				seen[c.Symbol] = true
+				queue = append(queue, c.Symbol)
+			}
+		}
+	}
+	slices.Sort(r.probes)
+	r.probes = slices.Compact(r.probes)
+	w.done[function] = r
+	return r
+}
