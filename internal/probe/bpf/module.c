@@ -220,7 +220,7 @@ struct query {
 SEC("syscall")
 int find_symbol(struct query *q)
 {
-	char name[64];
+	char name[64] __attribute__((aligned(8))) = {};
 	char text[sizeof(q->text)] __attribute__((aligned(8))) = {};
 	__u64 address = 0;
 

@@ -1,0 +1,89 @@
+# make help lists what there is to make.
+
+KERNELS ?= 6.1 6.12
+GO ?= go
+BIN := bin/kedr
+export CGO_ENABLED := 0
+
+# The Debian packages that tests and the demo need; what is there stays as it is.
+PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux
+BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help all demo build packages bpf-packages unit machine conformance test lint generate check-generated fuzz clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: build
+
+build: ## build bin/kedr
+	@mkdir -p bin
+	$(GO) build -trimpath -o $(BIN) ./cmd/kedr
+
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing" $$missing; \
+		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+bpf-packages:
+	@missing=$$(for p in $(BPF_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing" $$missing; \
+		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+demo: packages build ## leak-check the example in a machine with Debian's kernel 6.1
+	@mkdir -p build/demo
+	@cp examples/hello-kernel/hello.c examples/hello-kernel/Makefile build/demo/
+	@headers=$$($(BIN) vm headers 6.1) && $(MAKE) -s -C build/demo KDIR=$$headers >build/demo/build.log 2>&1 || { cat build/demo/build.log; exit 1; }
+	$(BIN) run --vm=always build/demo/hello-kernel.ko || [ $$? -eq 1 ]
+
+unit: ## the tests that need no machine
+	$(GO) test ./...
+
+# One boot a kernel runs them all.
+conformance: packages build
+	@for v in $(KERNELS); do \
+		headers=$$($(BIN) vm headers $$v) && test/modules/build.sh "$$headers" build/modules/$$v && \
+		KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
+		$(GO) test -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' ./test/conformance || exit 1; \
+	done
+
+machine: packages build
+	@for v in $(KERNELS); do \
+		headers=$$($(BIN) vm headers $$v) && test/modules/build.sh "$$headers" build/modules/$$v || exit 1; \
+	done
+	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(KERNELS)' KEDR_MODULES=$(CURDIR)/build/modules \
+		$(GO) test -tags machine -count=1 -timeout 30m ./test/machine
+
+test: unit machine conformance ## all tests: unit, and in machines with each of $(KERNELS)
+
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags guest ./test/...
+	$(GO) vet -tags machine ./test/...
+	$(GO) tool staticcheck ./...
+
+generate: bpf-packages ## compile the eBPF programs anew
+	$(GO) generate ./internal/probe
+
+# The compiler's output is not the same from version to version; what the programs
+# do to the kernel is in their instructions and maps, and these are compared.
+check-generated: bpf-packages
+	@mkdir -p build
+	@cp internal/probe/kedr_bpfel.o build/committed.o; cp internal/probe/kedr_bpfel.go build/committed.go.txt
+	$(GO) generate ./internal/probe
+	@llvm-objdump -d --no-leading-addr build/committed.o | tail -n +3 >build/committed.s; \
+	llvm-objdump -d --no-leading-addr internal/probe/kedr_bpfel.o | tail -n +3 >build/generated.s; \
+	ok=0; cmp -s build/committed.s build/generated.s && cmp -s build/committed.go.txt internal/probe/kedr_bpfel.go || ok=1; \
+	cp build/committed.o internal/probe/kedr_bpfel.o; cp build/committed.go.txt internal/probe/kedr_bpfel.go; \
+	if [ $$ok -ne 0 ]; then echo "the compiled programs are not those of internal/probe/bpf: make generate, and commit"; exit 1; fi
+
+fuzz: ## fuzz each parser for half a minute
+	$(GO) test -run NONE -fuzz FuzzOpen -fuzztime 30s ./internal/target
+	$(GO) test -run NONE -fuzz FuzzFrames -fuzztime 30s ./internal/symbolize
+	$(GO) test -run NONE -fuzz FuzzReadFrame -fuzztime 30s ./internal/machine
+	$(GO) test -run NONE -fuzz FuzzReadSymbols -fuzztime 30s ./internal/probe
+
+clean: ## remove what was built here; kernels stay in the user's cache
+	rm -rf bin build

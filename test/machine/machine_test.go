@@ -1,0 +1,238 @@
+//go:build machine
+
+package machine
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kedr/internal/leak"
+)
+
+var (
+	program = os.Getenv("KEDR")
+	kernels = strings.Fields(os.Getenv("KEDR_KERNELS"))
+)
+
+func ko(kernel, name string) string {
+	return filepath.Join(os.Getenv("KEDR_MODULES"), kernel, name+".ko")
+}
+
+type outcome struct {
+	Status         int
+	Stdout, Stderr string
+}
+
+func run(t *testing.T, env []string, args ...string) outcome {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// nothingLeft checks that no emulator and no file of a machine is left behind.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	end := time.Now().Add(5 * time.Second)
+	for {
+		left, _ := filepath.Glob(filepath.Join(os.TempDir(), "kedr-machine-*"))
+		out, _ := exec.Command("pgrep", "-f", "kedr-machine-").Output()
+		if len(left) == 0 && len(out) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("left behind: %v, processes %q", left, out)
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+type site struct {
+	Function string
+	Line     int
+	Size     uint64
+	Inferred bool
+	Caller   string
+}
+
+// TestHello is what the README promises, on each kernel.
+func TestHello(t *testing.T) {
+	for _, k := range kernels {
+		t.Run(k, func(t *testing.T) {
+			o := run(t, nil, "run", "--vm=always", "--format", "json", ko(k, "hello-kernel"))
+			if o.Status != 1 {
+				t.Fatalf("%+v", o)
+			}
+			var r leak.Report
+			if err := json.Unmarshal([]byte(o.Stdout), &r); err != nil {
+				t.Fatal(err)
+			}
+			var sites []site
+			for _, l := range r.PossibleLeaks {
+				if filepath.Base(l.Stack[0].File) != "hello.c" {
+					t.Errorf("file %q", l.Stack[0].File)
+				}
+				sites = append(sites, site{l.Stack[0].Function, l.Stack[0].Line, l.Size, l.Stack[0].Inferred, l.Stack[1].Function})
+			}
+			want := []site{
+				{"myfunc4", 45, 50, false, "hello_init"},
+				{"myfunc2", 28, 30, true, "hello_init"},
+				{"myfunc2", 27, 20, false, "hello_init"},
+				{"myfunc1", 19, 10, true, "hello_init"},
+			}
+			if d := cmp.Diff(want, sites); d != "" {
+				t.Errorf("leaks differ (-want +got):\n%s", d)
+			}
+			if r.Allocations != 6 || r.PossibleLeaksTotal != 4 || r.UnallocatedFreesTotal != 0 || r.LostEvents != 0 {
+				t.Errorf("%d/%d/%d, %d lost", r.Allocations, r.PossibleLeaksTotal, r.UnallocatedFreesTotal, r.LostEvents)
+			}
+			nothingLeft(t)
+		})
+	}
+}
+
+// TestClean also has a workload, which is a program of the host, and parameters.
+func TestClean(t *testing.T) {
+	k := kernels[len(kernels)-1]
+	file := filepath.Join(t.TempDir(), "report.txt")
+	o := run(t, nil, "run", "--vm=always", "-o", file, ko(k, "clean"), "count=3", "--", "sh", "-c", "cat /sys/module/clean/initstate; uname -r")
+	if o.Status != 0 || o.Stdout != "" || !strings.Contains(o.Stderr, "live\n"+k) {
+		t.Errorf("%+v", o)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(b), "Allocations: 15\nPossible leaks: 0\n") {
+		t.Errorf("%v\n%s", err, b)
+	}
+	nothingLeft(t)
+}
+
+// TestDependency: what the target needs comes along.
+func TestDependency(t *testing.T) {
+	o := run(t, nil, "run", "--vm=always", ko(kernels[0], "wrongfree"))
+	if o.Status != 1 || !strings.Contains(o.Stdout, "Unallocated frees: 4\n") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestInstalled runs a module of the kernel's own by its name.
+func TestInstalled(t *testing.T) {
+	o := run(t, nil, "run", "--vm=always", "--kernel", kernels[0], "minix")
+	if o.Status != 0 || !strings.Contains(o.Stdout, "Possible leaks: 0\n") {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestCrash(t *testing.T) {
+	for _, k := range kernels {
+		o := run(t, nil, "run", "--vm=always", ko(k, "crash"))
+		if o.Status != 5 || !strings.Contains(o.Stderr, "BUG: kernel NULL pointer dereference") || !strings.Contains(o.Stderr, "crash_init+0x") {
+			t.Errorf("%s: %+v", k, o)
+		}
+		nothingLeft(t)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	o := run(t, nil, "vm", "exec", "--kernel", kernels[0], "--timeout", "8s", "--", "sleep", "600")
+	if o.Status != 5 || !strings.Contains(o.Stderr, "--timeout") {
+		t.Errorf("%+v", o)
+	}
+	nothingLeft(t)
+}
+
+func TestExec(t *testing.T) {
+	dir := t.TempDir()
+	o := run(t, []string{"KEDR_TEST=passed on"}, "vm", "exec", "--kernel", kernels[0], "--", "sh", "-c",
+		"echo $KEDR_TEST; pwd; echo gone > "+dir+"/file; cat "+dir+"/file >&2; exit 42")
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (outcome{42, "passed on\n" + wd + "\n", "gone\n"}); o != want {
+		t.Errorf("got %+v, want %+v", o, want)
+	}
+	if _, err := os.Stat(dir + "/file"); err == nil {
+		t.Error("the machine has written to the host")
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	for _, sig := range []os.Signal{os.Interrupt, os.Kill} {
+		cmd := exec.Command(program, "vm", "exec", "--kernel", kernels[0], "--", "sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		cmd.Process.Signal(sig)
+		cmd.Wait()
+		if sig == os.Interrupt {
+			if s := cmd.ProcessState.ExitCode(); s != 3 {
+				t.Errorf("exit status %d", s)
+			}
+			nothingLeft(t)
+			continue
+		}
+		// After kill -9 the emulator goes too; its files can't be helped.
+		time.Sleep(time.Second)
+		if out, _ := exec.Command("pgrep", "-f", "kedr-machine-").Output(); len(out) > 0 {
+			t.Errorf("the emulator is still there: %s", out)
+		}
+		left, _ := filepath.Glob(filepath.Join(os.TempDir(), "kedr-machine-*"))
+		for _, l := range left {
+			os.RemoveAll(l)
+		}
+	}
+}
+
+func TestWhatIsMissing(t *testing.T) {
+	hello := ko(kernels[0], "hello-kernel")
+	for _, test := range []struct {
+		name   string
+		env    []string
+		args   []string
+		status int
+		want   string
+	}{
+		{"no qemu", []string{"PATH=/nowhere"}, []string{"run", "--vm=always", hello}, 3, "apt install qemu-system-x86"},
+		{"no such kernel", nil, []string{"run", "--vm=always", "--kernel", "2.6.32", hello}, 3, "no such kernel"},
+		{"another kernel's module", nil, []string{"run", "--vm=always", "--kernel", kernels[len(kernels)-1], hello}, 2, "is built for kernel " + kernels[0]},
+		{"no such module", nil, []string{"run", "--vm=always", "--kernel", kernels[0], "nonesuch"}, 3, "no such module"},
+		{"no cache", []string{"XDG_CACHE_HOME=/proc/none"}, []string{"vm", "fetch", "6.1"}, 3, "no place for"},
+		{"no ELF", nil, []string{"run", "--vm=always", "Makefile.ko"}, 3, "no such file"},
+		{"bad format", nil, []string{"run", "--format", "xml", hello}, 2, "no format \"xml\""},
+		{"bad vm", nil, []string{"run", "--vm=maybe", hello}, 2, "auto, always or never"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := run(t, test.env, test.args...)
+			if o.Status != test.status || !strings.Contains(o.Stderr, test.want) || strings.Count(o.Stderr, "\n") != 1 {
+				t.Errorf("%+v", o)
+			}
+			nothingLeft(t)
+		})
+	}
+}
+
+// TestSecondFetch downloads nothing.
+func TestSecondFetch(t *testing.T) {
+	o := run(t, []string{"PATH=/nowhere"}, "vm", "fetch", kernels[0])
+	if o.Status != 0 || o.Stderr != "" || !strings.HasPrefix(o.Stdout, kernels[0]) {
+		t.Errorf("%+v", o)
+	}
+}
