@@ -1,0 +1,131 @@
+package distro
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestMatches(t *testing.T) {
+	for _, test := range []struct {
+		release, version string
+		want             bool
+	}{
+		{"6.1.0-56-amd64", "6.1", true},
+		{"6.12.117+deb12-amd64", "6.12", true},
+		{"6.12.117+deb12-amd64", "6.1", false},
+		{"6.1.0-56-amd64", "6.1.0-56-amd64", true},
+		{"6.1.0-56-cloud-amd64", "6.1", false},
+		{"6.1.0-56-cloud-amd64", "6.1-cloud", true},
+		{"6.1.0-56-rt-amd64", "6.1-cloud", false},
+		{"7.3.4+deb13-amd64", "7.3", true},
+		{"6.1.0-56-686-pae", "6.1", false},
+	} {
+		if got := matches(test.release, test.version); got != test.want {
+			t.Errorf("%s is %s: %v", test.release, test.version, got)
+		}
+	}
+}
+
+func TestNewest(t *testing.T) {
+	names := strings.Fields(`linux-image-amd64 linux-image-6.1.0-9-amd64 linux-image-6.1.0-56-amd64
+		linux-image-6.1.0-56-amd64-dbg linux-image-6.1.0-57-amd64-unsigned linux-image-6.1.0-58-rt-amd64
+		linux-image-6.12.117+deb12-amd64 linux-image-6.12.90+deb12-amd64`)
+	for version, want := range map[string]string{
+		"6.1": "linux-image-6.1.0-56-amd64", "6.12": "linux-image-6.12.117+deb12-amd64",
+		"6.1-rt": "linux-image-6.1.0-58-rt-amd64", "5.10": "",
+	} {
+		if got := newest(names, version); got != want {
+			t.Errorf("%s: %q, want %q", version, got, want)
+		}
+	}
+}
+
+func TestSources(t *testing.T) {
+	ms := parseMirrors(`http://mirror.example/debian bookworm
+http://mirror.example/debian bookworm
+http://mirror.example/debian bookworm-updates
+http://security.example/debian-security bookworm-security
+http://other.example/apt stable-tools
+`)
+	if len(ms) != 4 {
+		t.Errorf("mirrors: %v", ms)
+	}
+	own, err := sources(ms, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const signed = "deb [signed-by=" + keyring + "] "
+	if d := cmp.Diff(signed+"http://mirror.example/debian bookworm main\n"+
+		signed+"http://mirror.example/debian bookworm-updates main\n"+
+		signed+"http://security.example/debian-security bookworm-security main\n", own); d != "" {
+		t.Errorf("the host's suites differ (-want +got):\n%s", d)
+	}
+	trixie, err := sources(ms, "trixie")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(signed+"http://mirror.example/debian trixie main\n"+
+		signed+"http://security.example/debian-security trixie-security main\n", trixie); d != "" {
+		t.Errorf("another suite differs (-want +got):\n%s", d)
+	}
+	if _, err := sources(parseMirrors("http://mirror.example/ubuntu noble\n"), ""); err == nil {
+		t.Error("no Debian mirror, and no error")
+	}
+}
+
+func TestRelocate(t *testing.T) {
+	tmp := t.TempDir()
+	dir := filepath.Join(tmp, "usr/src/linux-headers-1")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "Makefile")
+	if err := os.WriteFile(name, []byte("include /usr/src/linux-headers-1-common/Makefile\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := relocate(tmp, "/cache/headers"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil || string(b) != "include /cache/headers/usr/src/linux-headers-1-common/Makefile\n" {
+		t.Errorf("%v: %q", err, b)
+	}
+}
+
+func TestCached(t *testing.T) {
+	s := &Store{Dir: t.TempDir()}
+	if ks, err := s.Cached(); err != nil || len(ks) != 0 {
+		t.Errorf("an empty store: %v, %v", ks, err)
+	}
+	for _, r := range []string{"6.1.0-9-amd64", "6.12.1-amd64", "6.1.0-56-amd64"} {
+		dir := filepath.Join(s.kernels(), r, "boot")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "vmlinuz-"+r), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a killed fetch has left is no kernel.
+	if err := os.MkdirAll(filepath.Join(s.kernels(), ".unpacking-1", "root"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ks, err := s.Cached()
+	var releases []string
+	for _, k := range ks {
+		releases = append(releases, k.Release)
+	}
+	if d := cmp.Diff([]string{"6.12.1-amd64", "6.1.0-56-amd64", "6.1.0-9-amd64"}, releases); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	if k, ok, err := s.Find("6.1"); err != nil || !ok || k.Release != "6.1.0-56-amd64" {
+		t.Errorf("%v, %v, %v", k, ok, err)
+	}
+	if _, ok, _ := s.Find("5.10"); ok {
+		t.Error("found 5.10")
+	}
+}
