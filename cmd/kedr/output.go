@@ -80,6 +80,8 @@ func verdict(reports []*leak.Report) error {
 		switch {
 		case r.Incomplete():
 			return &statusError{status: exitIncomplete}
+		case len(r.Loads) == 0:
+			return &statusError{status: exitFailed} // nothing was seen: not clean either
 		case !r.Clean():
 			status = exitFound
 		}

@@ -212,10 +212,11 @@ Address: 0x[0-9a-f]{16}, size: (\d+); stack trace of the allocation:
 	at := 0
 	for _, want := range []string{
 		"Allocations: 6\nPossible leaks: 4\nUnallocated frees: 0\n",
-		"size: 50;", "] myfunc4+", "hello.c:45\n", "] hello_init+",
-		"size: 30;", "] myfunc2+", "(inferred", "hello.c:28\n", "] hello_init+",
-		"size: 20;", "] myfunc2+", "hello.c:27\n", "] hello_init+",
-		"size: 10;", "] myfunc1+", "(inferred", "hello.c:19\n", "] hello_init+",
+		// Whether a function was inlined, or made a tail call, is the compiler's choice.
+		"size: 50;", " myfunc4", "hello.c:45\n", "] hello_init+",
+		"size: 30;", " myfunc2", "hello.c:28\n", "] hello_init+",
+		"size: 20;", " myfunc2", "hello.c:27\n", "] hello_init+",
+		"size: 10;", " myfunc1", "hello.c:19\n", "] hello_init+",
 	} {
 		i := strings.Index(o.stdout[at:], want)
 		if i < 0 {
