@@ -169,7 +169,7 @@ func loadModules(files []string) error {
 func hostRoot(j *job) (string, error) {
 	const root = "/root"
 	err := mountAll([]mount{
-		{hostTag, "/host", "9p", "trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro"},
+		{hostTag, "/host", "9p", "trans=virtio,version=9p2000.L,msize=131072,cache=loose,ro"},
 		{"tmpfs", "/layer", "tmpfs", "mode=0755"},
 	})
 	if err != nil {

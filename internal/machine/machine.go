@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kedr/internal/distro"
 )
 
@@ -103,16 +105,12 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	if _, err := exec.LookPath(emulator); err != nil {
 		return nil, ErrNoQEMU
 	}
-	dir, err := os.MkdirTemp("", "kedr-machine-")
-	if err != nil {
-		return nil, fmt.Errorf("no place for the machine's files: %w", err)
-	}
-	defer os.RemoveAll(dir)
 	c.progress("preparing %s", c.Kernel.Release)
-	initrd := filepath.Join(dir, "initramfs")
-	if err := c.writeInitramfs(initrd); err != nil {
+	initrd, err := c.makeInitramfs()
+	if err != nil {
 		return nil, err
 	}
+	defer initrd.Close()
 	if c.Accel == "" {
 		c.Accel = c.rememberedAccel()
 	}
@@ -139,17 +137,19 @@ func (c *Config) progress(format string, args ...any) {
 	}
 }
 
-func (c *Config) writeInitramfs(name string) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+// makeInitramfs makes the initramfs in memory: no file is left, come what may.
+func (c *Config) makeInitramfs() (*os.File, error) {
+	fd, err := unix.MemfdCreate("kedr-initramfs", unix.MFD_CLOEXEC)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("no memory for the machine's initramfs: %w", err)
 	}
-	defer f.Close()
+	f := os.NewFile(uintptr(fd), "initramfs")
 	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, HostRoot: c.HostRoot, Result: c.Result, Lib: c.Kernel.Modules()}
 	if err := writeInitramfs(f, c, j); err != nil {
-		return fmt.Errorf("making the machine's initramfs: %w", err)
+		f.Close()
+		return nil, fmt.Errorf("making the machine's initramfs: %w", err)
 	}
-	return f.Close()
+	return f, nil
 }
 
 // accelFile remembers what works, until the host boots anew.
@@ -192,7 +192,7 @@ func (c *Config) rememberAccel(accel string) {
 type guestProcess struct {
 	config   *Config
 	accel    string
-	initrd   string
+	initrd   *os.File
 	patience time.Duration // for the first sign of life; 0: as for any other
 
 	console  tail
@@ -224,7 +224,7 @@ func (g *guestProcess) args() []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
 		"-chardev", "file,id=job,path=/dev/fd/3", "-serial", "chardev:job",
-		"-kernel", c.Kernel.Image(), "-initrd", g.initrd, "-append", cmdline,
+		"-kernel", c.Kernel.Image(), "-initrd", "/proc/self/fd/4", "-append", cmdline,
 	}
 	if c.HostRoot {
 		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")
@@ -242,7 +242,7 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	}
 	defer r.Close()
 	cmd := exec.CommandContext(ctx, emulator, g.args()...)
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{w, g.initrd} // descriptors 3 and 4
 	cmd.Stdout = &g.console
 	var complaints tail
 	cmd.Stderr = &complaints

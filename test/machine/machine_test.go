@@ -62,19 +62,35 @@ func run(t *testing.T, env []string, args ...string) outcome {
 // nothingLeft checks that no emulator and no file of a machine is left behind.
 func nothingLeft(t *testing.T) {
 	t.Helper()
-	end := time.Now().Add(5 * time.Second)
-	for {
-		left, _ := filepath.Glob(filepath.Join(os.TempDir(), "kedr-machine-*"))
-		out, _ := exec.Command("pgrep", "-f", os.TempDir()+"/kedr-machine-").Output()
-		if len(left) == 0 && len(out) == 0 {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		files, _ := os.ReadDir(os.TempDir())
+		emulators := emulators()
+		if len(files) == 0 && len(emulators) == 0 {
 			return
 		}
 		if time.Now().After(end) {
-			t.Errorf("left behind: %v, processes %q", left, out)
+			t.Errorf("left behind: files %v, processes %v", files, emulators)
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// emulators lists the processes that were started for these tests; others of
+// their kind may be at work on the same host.
+func emulators() []string {
+	var pids []string
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, e := range environs {
+		b, err := os.ReadFile(e)
+		if err != nil || !bytes.Contains(b, []byte("TMPDIR="+os.TempDir()+"\x00")) {
+			continue
+		}
+		comm, _ := os.ReadFile(filepath.Join(filepath.Dir(e), "comm"))
+		if strings.HasPrefix(string(comm), "qemu") {
+			pids = append(pids, filepath.Base(filepath.Dir(e)))
+		}
+	}
+	return pids
 }
 
 type site struct {
@@ -198,18 +214,8 @@ func TestInterrupt(t *testing.T) {
 			if s := cmd.ProcessState.ExitCode(); s != 3 {
 				t.Errorf("exit status %d", s)
 			}
-			nothingLeft(t)
-			continue
 		}
-		// After kill -9 the emulator goes too; its files can't be helped.
-		time.Sleep(time.Second)
-		if out, _ := exec.Command("pgrep", "-f", os.TempDir()+"/kedr-machine-").Output(); len(out) > 0 {
-			t.Errorf("the emulator is still there: %s", out)
-		}
-		left, _ := filepath.Glob(filepath.Join(os.TempDir(), "kedr-machine-*"))
-		for _, l := range left {
-			os.RemoveAll(l)
-		}
+		nothingLeft(t)
 	}
 }
 
