@@ -90,6 +90,8 @@ const (
 	// silence is how long a working machine may give no sign of life; it gives
 	// one every second.
 	silence = 60 * time.Second
+	// maxBoots is how often a kernel may crash before its init runs.
+	maxBoots = 3
 	// maxResult bounds the result.
 	maxResult = 1 << 30
 	// maxConsole bounds what is kept of the console: its end.
@@ -127,8 +129,17 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		c.rememberAccel("tcg")
 		c.Accel = "tcg"
 	}
-	m := &guestProcess{config: &c, accel: c.Accel, initrd: initrd}
-	return m.run(ctx)
+	for try := 1; ; try++ {
+		m := &guestProcess{config: &c, accel: c.Accel, initrd: initrd}
+		res, err := m.run(ctx)
+		// A kernel that dies before it has come to us is not the command's doing.
+		var crash *CrashError
+		if errors.As(err, &crash) && m.lastSign.Load() == 0 && try < maxBoots {
+			c.progress("%s crashed while booting: booting it again", c.Kernel.Release)
+			continue
+		}
+		return res, err
+	}
 }
 
 func (c *Config) progress(format string, args ...any) {
@@ -213,7 +224,9 @@ func (g *guestProcess) args() []string {
 	if g.patience == 0 {
 		cmdline += " quiet"
 	}
-	accel := "tcg,thread=multi"
+	// One thread for all CPUs: as fast as one for each, where a boot is what takes
+	// the time, and the kernel's patching of its own code can't be overtaken.
+	accel := "tcg,thread=single"
 	cpu := "max"
 	if g.accel == "kvm" {
 		accel, cpu = "kvm", "host"

@@ -52,7 +52,10 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 		w.WriteString(rule)
 	}
 	if len(r.UnallocatedFrees) > 0 {
-		fmt.Fprintf(w, "\nUnallocated frees:\n")
+		if len(r.PossibleLeaks) > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "Unallocated frees:\n")
 	}
 	var shown uint64
 	for _, u := range r.UnallocatedFrees {

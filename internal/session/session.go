@@ -217,6 +217,9 @@ func (s *Session) captureObjects(c *Capture) error {
 		}
 		if p, ok := s.probe(w.Probe); ok {
 			out.Kind, out.Function = p.Kind, p.Function
+			if p.Page {
+				out.Address = pages.Address(w.Address)
+			}
 		}
 		c.WrongFrees = append(c.WrongFrees, out)
 	}

@@ -4,6 +4,9 @@
 
 static noinline void give_back(void)
 {
+	void *two[2] = { kedr_helper_kmalloc(40), kedr_helper_kmalloc(50) };
+
+	kfree_bulk(2, two); // WRONG-FREE slab x2
 	kfree(kedr_helper_kmalloc(10)); // WRONG-FREE slab
 	vfree(kedr_helper_vmalloc(20)); // WRONG-FREE vmalloc
 	kvfree(kedr_helper_kmalloc(30)); // WRONG-FREE vmalloc
@@ -11,7 +14,7 @@ static noinline void give_back(void)
 	KEEP(NULL);
 }
 
-// TOTAL allocations=1 leaks=0 wrong-frees=4
+// TOTAL allocations=1 leaks=0 wrong-frees=6
 static int __init wrongfree_init(void)
 {
 	kfree(kmalloc(64, GFP_KERNEL));

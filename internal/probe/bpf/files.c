@@ -134,6 +134,15 @@ static __always_inline long print_process(struct seq_file *seq, const char *comm
 	return print(seq, "Process: %s (PID: %d)\n", comm, pid);
 }
 
+/* Pages are kept by their struct page, and known to users by their address. */
+static __always_inline __u64 shown(__u64 address)
+{
+	if (vmemmap_base && address - vmemmap_base < 1ULL << 40)
+		return page_offset_base +
+		       (address - vmemmap_base) / (layout.struct_page ?: 64) * 4096;
+	return address;
+}
+
 #define RULE "----------------------------------------\n"
 
 /*
@@ -167,10 +176,7 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	st = bpf_map_lookup_elem(&stacks, &stack);
 	if (st && st->printed == ctx->meta->session_id)
 		return 0;
-	address = *key;
-	/* Objects kept by their struct page are known to users by their address. */
-	if (vmemmap_base && address - vmemmap_base < 1ULL << 40)
-		address = page_offset_base + (address - vmemmap_base) / (layout.struct_page ?: 64) * 4096;
+	address = shown(*key);
 
 	err = print_process(seq, o->comm, o->pid, o->irq);
 	if (o->size)
@@ -216,7 +222,7 @@ int file_unallocated_frees(struct iter_map_elem *ctx)
 	if (!tg || !st)
 		return 0;
 	print_process(seq, w->comm, w->pid, w->irq);
-	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", w->address);
+	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", shown(w->address));
 	print_stack(seq, i, ld, tg, st);
 	if (w->count > 1)
 		print(seq, "+%llu more deallocation(s) with the same call stack.\n", w->count - 1);

@@ -50,13 +50,20 @@ int release_entry(void *ctx)
 	return 0;
 }
 
-static long release_one(__u32 i, __u64 **array)
+struct bulk_release {
+	void *ctx;
+	__u64 *array;
+	__u64 caller;
+	int t; /* the calling target */
+};
+
+static long release_one(__u32 i, struct bulk_release *b)
 {
 	__u64 addr = 0;
 
-	bpf_probe_read_kernel(&addr, sizeof(addr), *array + i);
-	if (!nothing(addr))
-		forget(key_of(addr));
+	bpf_probe_read_kernel(&addr, sizeof(addr), b->array + i);
+	if (!nothing(addr) && !forget(key_of(addr)) && b->t >= 0)
+		wrong_free(b->ctx, b->t, b->caller, addr);
 	return 0;
 }
 
@@ -64,8 +71,9 @@ static long release_one(__u32 i, __u64 **array)
 SEC("fentry/release_bulk")
 int release_bulk(void *ctx)
 {
+	struct bulk_release b = { .ctx = ctx, .t = -1 };
 	__u64 w[FRAME_WORDS];
-	__u64 *array, n;
+	__u64 n;
 
 	if (frame_read(ctx, w)) {
 		lose(LOST_FRAME);
@@ -73,13 +81,18 @@ int release_bulk(void *ctx)
 	}
 	if (spec.address >= MAX_ARGS || spec.count >= MAX_ARGS)
 		return 0;
-	array = (__u64 *)w[spec.address];
+	b.caller = frame_caller(ctx, w);
+	if (b.caller)
+		b.t = target_of(b.caller);
+	else
+		lose(LOST_FRAME);
+	b.array = (__u64 *)w[spec.address];
 	n = w[spec.count];
 	if (n > MAX_BULK) {
 		lose(LOST_BULK);
 		n = MAX_BULK;
 	}
-	bpf_loop(n, release_one, &array, 0);
+	bpf_loop(n, release_one, &b, 0);
 	return 0;
 }
 
