@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"kedr/internal/leak"
 	"kedr/internal/report"
@@ -31,6 +33,9 @@ func (o *outputFlags) register(cmd *cobra.Command) {
 func (o *outputFlags) check() error {
 	if _, err := report.Find(o.format); err != nil {
 		return usage("--format: %w", err)
+	}
+	if dir := filepath.Dir(o.file); o.file != "-" && unix.Access(dir, unix.W_OK) != nil {
+		return fmt.Errorf("the report can't be written to %s: no such directory, or not yours to write to", dir)
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func (a *apt) findImage(ctx context.Context, version string) (string, error) {
 		return best != "", nil
 	})
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: %q is in none of the suites of the host and of %s", ErrNoKernel, version, strings.Join(extraSuites, ", "))
+		err = fmt.Errorf("%w: %q is in none of the suites of the host and of %s: archives drop old ones; build the module for one that is there, as kedr vm fetch 6.1 tells", ErrNoKernel, version, strings.Join(extraSuites, ", "))
 	}
 	return best, err
 }

@@ -51,6 +51,19 @@ func Running() (*Kernel, error) {
 	}, nil
 }
 
+// find looks a type up by its name.
+func find[T btf.Type](k *Kernel, name string) (T, error) {
+	var t T
+	spec, err := k.spec()
+	if err != nil {
+		return t, err
+	}
+	if err := spec.TypeByName(name, &t); err != nil {
+		return t, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
+}
+
 // Param is a parameter of a kernel function.
 type Param struct {
 	Name    string
@@ -61,16 +74,12 @@ type Param struct {
 // Params returns a function's parameters. Errors: ErrNoFunction, ErrVariadic,
 // ErrNoBTF.
 func (k *Kernel) Params(function string) ([]Param, error) {
-	spec, err := k.spec()
+	fn, err := find[*btf.Func](k, function)
+	if errors.Is(err, btf.ErrNotFound) {
+		return nil, fmt.Errorf("%s: %w", function, ErrNoFunction)
+	}
 	if err != nil {
 		return nil, err
-	}
-	var fn *btf.Func
-	if err := spec.TypeByName(function, &fn); err != nil {
-		if errors.Is(err, btf.ErrNotFound) {
-			return nil, fmt.Errorf("%s: %w", function, ErrNoFunction)
-		}
-		return nil, fmt.Errorf("%s: %w", function, err)
 	}
 	proto, ok := fn.Type.(*btf.FuncProto)
 	if !ok {
@@ -115,13 +124,9 @@ var ErrNoField = errors.New("no such member")
 // Field returns the offset, in bytes, of a member of a structure; a path of
 // several members goes through nested structures, "[n]" through an array.
 func (k *Kernel) Field(structure, path string) (uint32, error) {
-	spec, err := k.spec()
+	s, err := find[*btf.Struct](k, structure)
 	if err != nil {
-		return 0, err
-	}
-	var s *btf.Struct
-	if err := spec.TypeByName(structure, &s); err != nil {
-		return 0, fmt.Errorf("struct %s: %w", structure, err)
+		return 0, fmt.Errorf("struct %w", err)
 	}
 	var offset uint32
 	var typ btf.Type = s
@@ -175,26 +180,18 @@ func member(t btf.Type, name string) (uint32, btf.Type, bool) {
 
 // StructSize returns the size of a structure in bytes.
 func (k *Kernel) StructSize(structure string) (uint32, error) {
-	spec, err := k.spec()
+	s, err := find[*btf.Struct](k, structure)
 	if err != nil {
-		return 0, err
-	}
-	var s *btf.Struct
-	if err := spec.TypeByName(structure, &s); err != nil {
-		return 0, fmt.Errorf("struct %s: %w", structure, err)
+		return 0, fmt.Errorf("struct %w", err)
 	}
 	return s.Size, nil
 }
 
 // Enum returns the value of an enumerator of a named enumeration.
 func (k *Kernel) Enum(enum, name string) (uint64, error) {
-	spec, err := k.spec()
+	e, err := find[*btf.Enum](k, enum)
 	if err != nil {
-		return 0, err
-	}
-	var e *btf.Enum
-	if err := spec.TypeByName(enum, &e); err != nil {
-		return 0, fmt.Errorf("enum %s: %w", enum, err)
+		return 0, fmt.Errorf("enum %w", err)
 	}
 	for _, v := range e.Values {
 		if v.Name == name {

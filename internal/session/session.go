@@ -281,6 +281,10 @@ func Start(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*targe
 	if err := mountBPFFS(); err != nil {
 		return err
 	}
+	// What a start that was killed half-way has left would be in the way.
+	if err := remove(); err != nil {
+		return err
+	}
 	s, err := arm(c, k, opts, true, targets)
 	if err != nil {
 		return err
