@@ -122,6 +122,7 @@ func TestRun(t *testing.T) {
 		{module: "slab", status: 1},
 		{module: "vmalloc", status: 1},
 		{module: "page", status: 1},
+		{module: "user", status: 1},
 		{module: "clean", status: 0},
 		{module: "initfail", status: 1},
 		{module: "context", status: 1, workload: []string{"env", "KEDR_TEST_IOCTL=1", os.Args[0]}},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Every function of the slab family, once leaked and once freed. */
 #include "common.h"
+#include <linux/parser.h>
 
 static volatile size_t forty = 40, twenty_thousand = 20000;
 static char buffer[10000];
@@ -90,8 +91,12 @@ static __printf(1, 2) noinline char *format(const char *fmt, ...)
 	return s;
 }
 
+static char word[] = "word";
+static substring_t substring = { .from = word, .to = word + 3 };
+
 static noinline void leak_copies(void)
 {
+	KEEP(match_strdup(&substring)); // LEAK 4 slab
 	KEEP(kstrdup("hello", GFP_KERNEL)); // LEAK 6 slab
 	KEEP(kstrndup("hello world", 4, GFP_KERNEL)); // LEAK 5 slab
 	KEEP(kstrdup_const("constant", GFP_KERNEL)); // LEAK 9 slab
@@ -104,6 +109,7 @@ static noinline void leak_copies(void)
 
 static noinline void free_copies(void)
 {
+	kfree(match_strdup(&substring));
 	kfree(kstrdup("hello", GFP_KERNEL));
 	kfree(kstrndup("hello world", 4, GFP_KERNEL));
 	kfree_const(kstrdup_const("constant", GFP_KERNEL));
@@ -113,15 +119,15 @@ static noinline void free_copies(void)
 	kfree(kasprintf(GFP_KERNEL, "%d-%s", 42, "xyz"));
 }
 
-// TOTAL allocations=56 leaks=27 wrong-frees=0
+// TOTAL allocations=58 leaks=28 wrong-frees=0
 static int __init slab_init(void)
 {
 	leak_kmalloc(); /* 10 */
 	free_kmalloc(); /* 12 */
 	use_krealloc(); /* 8: four blocks, five times krealloc, less the one that frees */
 	use_cache(); /* 11 */
-	leak_copies(); /* 8 */
-	free_copies(); /* 7 */
+	leak_copies(); /* 9 */
+	free_copies(); /* 8 */
 	return 0;
 }
 

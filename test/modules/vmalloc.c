@@ -7,8 +7,15 @@ struct with_rcu {
 	char payload[100];
 };
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#define resize(p, from, to) kvrealloc(p, to, GFP_KERNEL)
+#else
+#define resize(p, from, to) kvrealloc(p, from, to, GFP_KERNEL)
+#endif
+
 static noinline void leak_vmalloc(void)
 {
+	KEEP(vmalloc_huge(5000001, GFP_KERNEL)); // LEAK 5000001 vmalloc
 	KEEP(vmalloc(1001)); // LEAK 1001 vmalloc
 	KEEP(vzalloc(1002)); // LEAK 1002 vmalloc
 	KEEP(vmalloc_user(1003)); // LEAK 1003 vmalloc
@@ -23,6 +30,7 @@ static noinline void leak_vmalloc(void)
 
 static noinline void free_vmalloc(void)
 {
+	vfree(vmalloc_huge(5000001, GFP_KERNEL));
 	vfree(vmalloc(1001));
 	vfree(vzalloc(1002));
 	vfree(vmalloc_user(1003));
@@ -37,6 +45,9 @@ static noinline void free_vmalloc(void)
 
 static noinline void leak_kvmalloc(void)
 {
+	void *p = kvmalloc(30, GFP_KERNEL);
+
+	KEEP(resize(p, 30, 3001)); // LEAK 3001 vmalloc
 	KEEP(kvmalloc(109, GFP_KERNEL)); // LEAK 109 vmalloc
 	KEEP(kvmalloc(8 << 20, GFP_KERNEL)); // LEAK 8388608 vmalloc
 	KEEP(kvzalloc(111, GFP_KERNEL)); // LEAK 111 vmalloc
@@ -60,12 +71,12 @@ static noinline void free_kvmalloc(void)
 	kvfree(NULL);
 }
 
-// TOTAL allocations=31 leaks=16 wrong-frees=0
+// TOTAL allocations=35 leaks=18 wrong-frees=0
 static int __init vmalloc_init_module(void)
 {
-	leak_vmalloc(); /* 10 */
-	free_vmalloc(); /* 9 */
-	leak_kvmalloc(); /* 6 */
+	leak_vmalloc(); /* 11 */
+	free_vmalloc(); /* 10 */
+	leak_kvmalloc(); /* 8 */
 	free_kvmalloc(); /* 6 */
 	return 0;
 }
