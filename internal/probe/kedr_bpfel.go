@@ -67,6 +67,17 @@ type kedrObject struct {
 	Comm     [16]int8
 }
 
+type kedrPending struct {
+	_     structs.HostLayout
+	N     uint32
+	Pad   uint32
+	Event [8]struct {
+		_    structs.HostLayout
+		Ctx  uint64
+		Addr uint64
+	}
+}
+
 type kedrProbeSpec struct {
 	_          structs.HostLayout
 	Id         uint32
@@ -165,12 +176,6 @@ type kedrTarget struct {
 	}
 }
 
-type kedrToken struct {
-	_    structs.HostLayout
-	Ctx  uint64
-	Addr uint64
-}
-
 type kedrWrong struct {
 	_       structs.HostLayout
 	Address uint64
@@ -192,12 +197,12 @@ const (
 	kedrMapElsewhere             = "elsewhere"
 	kedrMapLoads                 = "loads"
 	kedrMapObjects               = "objects"
+	kedrMapPending               = "pending"
 	kedrMapScratch               = "scratch"
 	kedrMapSites                 = "sites"
 	kedrMapStacks                = "stacks"
 	kedrMapSyms                  = "syms"
 	kedrMapTargets               = "targets"
-	kedrMapTokens                = "tokens"
 	kedrMapWrongs                = "wrongs"
 	kedrProgFileInfo             = "file_info"
 	kedrProgFilePossibleLeaks    = "file_possible_leaks"
@@ -296,12 +301,12 @@ type kedrMapSpecs struct {
 	Elsewhere *ebpf.MapSpec `ebpf:"elsewhere"`
 	Loads     *ebpf.MapSpec `ebpf:"loads"`
 	Objects   *ebpf.MapSpec `ebpf:"objects"`
+	Pending   *ebpf.MapSpec `ebpf:"pending"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Sites     *ebpf.MapSpec `ebpf:"sites"`
 	Stacks    *ebpf.MapSpec `ebpf:"stacks"`
 	Syms      *ebpf.MapSpec `ebpf:"syms"`
 	Targets   *ebpf.MapSpec `ebpf:"targets"`
-	Tokens    *ebpf.MapSpec `ebpf:"tokens"`
 	Wrongs    *ebpf.MapSpec `ebpf:"wrongs"`
 }
 
@@ -346,12 +351,12 @@ type kedrMaps struct {
 	Elsewhere *ebpf.Map `ebpf:"elsewhere"`
 	Loads     *ebpf.Map `ebpf:"loads"`
 	Objects   *ebpf.Map `ebpf:"objects"`
+	Pending   *ebpf.Map `ebpf:"pending"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Sites     *ebpf.Map `ebpf:"sites"`
 	Stacks    *ebpf.Map `ebpf:"stacks"`
 	Syms      *ebpf.Map `ebpf:"syms"`
 	Targets   *ebpf.Map `ebpf:"targets"`
-	Tokens    *ebpf.Map `ebpf:"tokens"`
 	Wrongs    *ebpf.Map `ebpf:"wrongs"`
 }
 
@@ -360,12 +365,12 @@ func (m *kedrMaps) Close() error {
 		m.Elsewhere,
 		m.Loads,
 		m.Objects,
+		m.Pending,
 		m.Scratch,
 		m.Sites,
 		m.Stacks,
 		m.Syms,
 		m.Targets,
-		m.Tokens,
 		m.Wrongs,
 	)
 }

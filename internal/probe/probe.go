@@ -63,7 +63,7 @@ type Set struct {
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", "sites", "elsewhere", "tokens", ".bss"}
+var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss"}
 
 // ErrNotPermitted says that this process may not load programs here.
 var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")

@@ -5,6 +5,8 @@
 
 #include "kedr.h"
 
+#define barrier() asm volatile("" ::: "memory")
+
 #define SOFTIRQ_OFFSET 0x00000100 /* serving one; include/linux/preempt.h */
 #define HARDIRQ_NMI_MASK 0x00ff0000
 
@@ -225,25 +227,40 @@ static __always_inline long frame_read(void *ctx, __u64 *w)
  * Whether this event is ours to handle. The kernel does not let a program
  * interrupt itself: an interrupt that frees, while the program looks at a free of
  * the code below, would go unseen. Hence two programs on each tracepoint: the
- * first handles the event and says so, the second steps in where it could not.
- * Since they run one after the other, an event passes unseen only if two nested
- * interrupts find both at work; misses less rescues is how many did.
+ * first handles the event and notes it as pending, the second takes the note away,
+ * and steps in where there is none. Since they run one after the other, with
+ * preemption off, an event passes unseen only if two nested interrupts find both at
+ * work; misses less rescues is how many did.
+ *
+ * An interrupt leaves the notes as it found them, or with one too many on top, where
+ * it found the second program at work: those are dropped with the note below them.
  */
 static __always_inline bool mine(void *ctx, __u64 addr)
 {
-	__u32 id = spec.id;
-	struct token *last = bpf_map_lookup_elem(&tokens, &id);
+	__u32 id = spec.id, n;
+	struct pending *p = bpf_map_lookup_elem(&pending, &id);
 
-	if (!last)
+	if (!p)
 		return true;
+	n = p->n;
 	if (!spec.twin) {
-		last->ctx = (__u64)ctx;
-		last->addr = addr;
+		if (n >= MAX_PENDING)
+			n = 0;
+		p->n = n + 1; /* first: an interrupt from here on writes above it */
+		barrier();
+		p->event[n].ctx = (__u64)ctx;
+		p->event[n].addr = addr;
 		return true;
 	}
-	if (last->ctx == (__u64)ctx && last->addr == addr) {
-		last->ctx = 0;
-		return false;
+	for (__u32 i = 0; i < MAX_PENDING; i++) {
+		__u32 at = n - 1 - i;
+
+		if (at >= MAX_PENDING)
+			break;
+		if (p->event[at].ctx == (__u64)ctx && p->event[at].addr == addr) {
+			p->n = at;
+			return false;
+		}
 	}
 	if (id < MAX_PROBES)
 		__sync_fetch_and_add(&rescued[id], 1);

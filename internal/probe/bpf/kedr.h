@@ -176,9 +176,18 @@ struct site {
 	__u64 probes[MAX_PROBES / 64];
 };
 
-/* The event that the first of two programs has handled last. */
-struct token {
-	__u64 ctx, addr;
+/*
+ * The events that the first of two programs has handled and the second has not
+ * seen yet, innermost last: an interrupt may come between the two, with events of
+ * its own.
+ */
+#define MAX_PENDING 8
+struct pending {
+	__u32 n;
+	__u32 pad;
+	struct {
+		__u64 ctx, addr;
+	} event[MAX_PENDING];
 };
 
 struct sym {
@@ -276,8 +285,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MAX_PROBES);
 	__type(key, __u32);
-	__type(value, struct token);
-} tokens SEC(".maps");
+	__type(value, struct pending);
+} pending SEC(".maps");
 
 /*
  * Room to work in, for each program apart: the kernel lets a program interrupt
