@@ -113,7 +113,8 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 	defer initrd.Close()
-	if c.Accel == "" {
+	chosen := c.Accel != ""
+	if !chosen {
 		c.Accel = c.rememberedAccel()
 	}
 	if c.Accel == "" {
@@ -132,6 +133,12 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	for try := 1; ; try++ {
 		m := &guestProcess{config: &c, accel: c.Accel, initrd: initrd}
 		res, err := m.run(ctx)
+		// KVM may have worked once, and be taken away since.
+		if err != nil && m.lastSign.Load() == 0 && c.Accel == "kvm" && !chosen && ctx.Err() == nil {
+			c.rememberAccel("tcg")
+			c.Accel = "tcg"
+			continue
+		}
 		// A kernel that dies before it has come to us is not the command's doing.
 		var crash *CrashError
 		if errors.As(err, &crash) && m.lastSign.Load() == 0 && try < maxBoots {
