@@ -164,6 +164,9 @@ func (f *runFlags) hostCan(k *kernel.Kernel, name string) error {
 	if _, err := k.Spec(); err != nil {
 		return fmt.Errorf("the running kernel %s has no BTF", k.Release)
 	}
+	if kernel.LockedDown() {
+		return fmt.Errorf("the running kernel %s is locked down", k.Release)
+	}
 	if m, err := findTarget(k, name); err == nil && m.Release() != k.Release {
 		return fmt.Errorf("the module is built for kernel %s", m.Release())
 	}

@@ -93,6 +93,12 @@ func lockdown() (string, error) {
 	return fmt.Sprintf("lockdown level %q", level), nil
 }
 
+// LockedDown says whether programs may not read kernel memory.
+func LockedDown() bool {
+	_, err := lockdown()
+	return err != nil
+}
+
 func signatures() (string, error) {
 	b, err := os.ReadFile("/sys/module/module/parameters/sig_enforce")
 	if err == nil && strings.TrimSpace(string(b)) == "Y" {

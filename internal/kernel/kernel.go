@@ -5,9 +5,11 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +46,10 @@ func Running() (*Kernel, error) {
 		spec: sync.OnceValues(func() (*btf.Spec, error) {
 			s, err := cache.Kernel()
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
+				if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, fs.ErrNotExist) {
+					return nil, ErrNoBTF
+				}
+				return nil, fmt.Errorf("%w (%w)", ErrNoBTF, err)
 			}
 			return s, nil
 		}),

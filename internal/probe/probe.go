@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -210,7 +211,17 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 	return s.writeTargets(p, sites, opts.Files)
 }
 
+// ErrLockedDown says that programs may not read kernel memory here.
+var ErrLockedDown = errors.New("the kernel is locked down (confidentiality), and lets no program read its memory: boot without lockdown=confidentiality, or run in a machine with --vm=always")
+
+// permission tells what the kernel forbids from what is wrong. In lockdown the
+// helpers that read memory are unknown (kernel/trace/bpf_trace.c,
+// LOCKDOWN_BPF_READ_KERNEL).
 func permission(err error) error {
+	var ve *ebpf.VerifierError
+	if errors.As(err, &ve) && slices.ContainsFunc(ve.Log, func(l string) bool { return strings.Contains(l, "unknown func bpf_probe_read") }) {
+		return ErrLockedDown
+	}
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w (%w)", ErrNotPermitted, err)
 	}
@@ -343,6 +354,9 @@ func query(prog *ebpf.Program, name string, offset uint64) (kedrQuery, error) {
 func (s *Set) prepare(p *plan.Plan) error {
 	prog, err := s.load("find_symbol", nil, "", nil)
 	if err != nil {
+		if errors.Is(err, ErrLockedDown) {
+			return err
+		}
 		return fmt.Errorf("loading the symbol look-up: %w", err)
 	}
 	s.finder = prog

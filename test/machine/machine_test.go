@@ -252,6 +252,23 @@ func TestWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestForbidding: kernels that do not let programs in. Both states last until the
+// machine ends.
+func TestForbidding(t *testing.T) {
+	for _, test := range []struct{ name, prepare, want string }{
+		{"locked down", "mount -t securityfs none /sys/kernel/security; echo confidentiality > /sys/kernel/security/lockdown", "kedr: the kernel is locked down"},
+		{"no BTF", "mount -t tmpfs none /sys/kernel/btf", "kedr: this kernel has no BTF"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := run(t, nil, "vm", "exec", "--kernel", kernels[0], "--", "sh", "-c",
+				test.prepare+"; "+program+" run --vm=never "+ko(kernels[0], "clean")+"; echo $?; ls /sys/fs/bpf /sys/module | grep -E 'kedr|^clean$'")
+			if o.Stdout != "3\n" || !strings.HasPrefix(o.Stderr, test.want) || strings.Count(o.Stderr, "\n") != 1 {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
+
 // TestSecondFetch downloads nothing.
 func TestSecondFetch(t *testing.T) {
 	o := run(t, []string{"PATH=/nowhere"}, "vm", "fetch", kernels[0])
