@@ -446,6 +446,15 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
+// TestIncomplete: more objects than there is room for are neither clean nor a find.
+func TestIncomplete(t *testing.T) {
+	o := kedr(t, "run", "--vm=never", "--max-objects", "4", ko("slab"))
+	if o.status != 4 || !strings.Contains(o.stdout, "incomplete: ") || !strings.Contains(o.stdout, "(see --max-objects)") ||
+		!strings.HasSuffix(o.stdout, "but the result is incomplete\n") {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestDoctor(t *testing.T) {
 	o := kedr(t, "doctor")
 	if o.status != 0 || !strings.Contains(o.stdout, "works here, on this very kernel") {
