@@ -44,6 +44,7 @@ type meta struct {
 	Targets   []Target    `json:"targets"`
 	Probes    []metaProbe `json:"probes"`
 	Unwatched []Unwatched `json:"unwatched,omitempty"`
+	Mounted   bool        `json:"mounted,omitempty"` // bpffs was mounted for this session
 }
 
 type metaProbe struct {
@@ -278,9 +279,15 @@ func Start(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*targe
 	if Running() {
 		return ErrRunning
 	}
-	if err := mountBPFFS(); err != nil {
+	mounted, err := mountBPFFS()
+	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil && mounted {
+			err = errors.Join(err, unmountBPFFS())
+		}
+	}()
 	// What a start that was killed half-way has left would be in the way.
 	if err := remove(); err != nil {
 		return err
@@ -295,6 +302,7 @@ func Start(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*targe
 			err = errors.Join(err, remove())
 		}
 	}()
+	s.meta.Mounted = mounted
 	names := make([]string, len(targets))
 	for i, t := range targets {
 		names[i] = t.Name
@@ -331,26 +339,36 @@ func Running() bool {
 	return err == nil
 }
 
-// Open opens the detached session.
-func Open(k *kernel.Kernel) (*Session, error) {
+// readMeta reads what pinMeta has kept.
+func readMeta() (meta, error) {
+	var out meta
 	m, err := ebpf.LoadPinnedMap(metaPin, nil)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, ErrNotRunning
+		return out, ErrNotRunning
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("opening the session: %w: run as root", err)
+		return out, fmt.Errorf("opening the session: %w: run as root", err)
 	case err != nil:
-		return nil, fmt.Errorf("opening the session: %w", err)
+		return out, fmt.Errorf("opening the session: %w", err)
 	}
 	defer m.Close()
 	b := make([]byte, m.ValueSize())
 	if err := m.Lookup(uint32(0), &b); err != nil {
-		return nil, fmt.Errorf("reading the session's description: %w", err)
+		return out, fmt.Errorf("reading the session's description: %w", err)
 	}
-	s := &Session{kernel: k}
-	if err := json.Unmarshal([]byte(unix.ByteSliceToString(b)), &s.meta); err != nil {
-		return nil, fmt.Errorf("reading the session's description: %w", err)
+	if err := json.Unmarshal([]byte(unix.ByteSliceToString(b)), &out); err != nil {
+		return out, fmt.Errorf("reading the session's description: %w", err)
 	}
+	return out, nil
+}
+
+// Open opens the detached session.
+func Open(k *kernel.Kernel) (*Session, error) {
+	m, err := readMeta()
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{kernel: k, meta: m}
 	if s.set, err = probe.OpenPinned(pinDir, k); err != nil {
 		return nil, err
 	}
@@ -363,7 +381,12 @@ func Stop() error {
 	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
 		return ErrNotRunning
 	}
-	return remove()
+	// What can't be read any more is removed all the same.
+	m, _ := readMeta()
+	if err := remove(); err != nil || !m.Mounted {
+		return err
+	}
+	return unmountBPFFS()
 }
 
 func remove() error {
@@ -377,17 +400,25 @@ func removeAll(dir string) error {
 	return nil
 }
 
-// mountBPFFS mounts bpffs where nobody has; systemd does it everywhere it runs.
-func mountBPFFS() error {
+// mountBPFFS mounts bpffs where nobody has, and says so; systemd does it everywhere
+// it runs.
+func mountBPFFS() (mounted bool, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(bpffs, &st); err != nil {
-		return fmt.Errorf("%s: %w: this kernel has no BPF file system (CONFIG_BPF_SYSCALL)", bpffs, err)
+		return false, fmt.Errorf("%s: %w: this kernel has no BPF file system (CONFIG_BPF_SYSCALL)", bpffs, err)
 	}
 	if st.Type == unix.BPF_FS_MAGIC {
-		return nil
+		return false, nil
 	}
 	if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=0700"); err != nil {
-		return fmt.Errorf("mounting the BPF file system at %s: %w", bpffs, err)
+		return false, fmt.Errorf("mounting the BPF file system at %s: %w", bpffs, err)
+	}
+	return true, nil
+}
+
+func unmountBPFFS() error {
+	if err := unix.Unmount(bpffs, 0); err != nil {
+		return fmt.Errorf("unmounting %s: %w", bpffs, err)
 	}
 	return nil
 }

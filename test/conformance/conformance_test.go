@@ -446,6 +446,19 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
+// TestMount: a bpffs that was not there before the session is not there after it.
+func TestMount(t *testing.T) {
+	must(t, "umount", "/sys/fs/bpf")
+	defer must(t, "mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+	mounted := func() bool { return strings.Contains(must(t, "cat", "/proc/mounts"), " /sys/fs/bpf bpf ") }
+	if o := kedr(t, "start", ko("clean")); o.status != 0 || !mounted() {
+		t.Fatalf("start: %+v", o)
+	}
+	if o := kedr(t, "stop"); o.status != 0 || mounted() {
+		t.Errorf("stop: %+v, mounted: %v", o, mounted())
+	}
+}
+
 // TestIncomplete: more objects than there is room for are neither clean nor a find.
 func TestIncomplete(t *testing.T) {
 	o := kedr(t, "run", "--vm=never", "--max-objects", "4", ko("slab"))
