@@ -174,6 +174,9 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 			b.plan.Pages = true
 		}
 	}
+	for _, t := range targets {
+		b.plan.Unwatched = append(b.plan.Unwatched, b.plan.Unseen(t)...)
+	}
 	return b.plan, nil
 }
 

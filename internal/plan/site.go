@@ -90,3 +90,56 @@ func (w *walker) local(function string) reach {
 	w.done[function] = r
 	return r
 }
+
+// Unseen lists what a target obtains where no probe can tell that it was the target:
+// in functions that end in a jump to an allocator and that nothing in the target
+// calls directly. When the kernel calls one, as a callback, the allocator returns to
+// the kernel.
+func (p *Plan) Unseen(m *target.Module) []Unwatched {
+	obtains := make(map[string]bool)
+	for _, pr := range p.Probes {
+		if pr.Role == Obtain {
+			for _, im := range pr.Imports {
+				obtains[im] = true
+			}
+		}
+	}
+	called := make(map[string]bool)
+	for _, c := range m.Calls {
+		if !c.Import {
+			called[c.Symbol] = true
+		}
+	}
+	var out []Unwatched
+	for _, f := range m.Funcs {
+		if called[f.Name] {
+			continue
+		}
+		for _, symbol := range jumpedTo(m, f.Name, obtains) {
+			out = append(out, Unwatched{
+				Function: symbol,
+				Reason:   "when the kernel calls " + f.Name + ", which ends in a jump to it, it returns to the kernel: build with -fno-optimize-sibling-calls to see it",
+			})
+		}
+	}
+	return out
+}
+
+// jumpedTo lists the wanted imports that a function ends in, by its own jumps and
+// those of the functions that it jumps to.
+func jumpedTo(m *target.Module, function string, wanted map[string]bool) []string {
+	var found []string
+	seen := map[string]bool{function: true}
+	for queue := []string{function}; len(queue) > 0; queue = queue[1:] {
+		for _, c := range m.TailCalls(queue[0]) {
+			switch {
+			case c.Import && wanted[c.Symbol]:
+				found = union(found, []string{c.Symbol})
+			case !c.Import && !seen[c.Symbol]:
+				seen[c.Symbol] = true
+				queue = append(queue, c.Symbol)
+			}
+		}
+	}
+	return found
+}
