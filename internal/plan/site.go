@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"bytes"
+	"debug/elf"
 	"slices"
 	"strings"
 
@@ -111,11 +113,21 @@ func (p *Plan) Unseen(m *target.Module) []Unwatched {
 		}
 	}
 	var out []Unwatched
+	var static map[string]bool
 	for _, f := range m.Funcs {
 		if called[f.Name] {
 			continue
 		}
-		for _, symbol := range jumpedTo(m, f.Name, obtains) {
+		symbols := jumpedTo(m, f.Name, obtains)
+		if len(symbols) > 0 && static == nil {
+			static = staticFuncs(m)
+		}
+		// A static function that nobody calls is there because its address is
+		// taken; another one may be what is left of a function that was inlined.
+		if !static[f.Name] {
+			continue
+		}
+		for _, symbol := range symbols {
 			out = append(out, Unwatched{
 				Function: symbol,
 				Reason:   "when the kernel calls " + f.Name + ", which ends in a jump to it, it returns to the kernel: build with -fno-optimize-sibling-calls to see it",
@@ -123,6 +135,25 @@ func (p *Plan) Unseen(m *target.Module) []Unwatched {
 		}
 	}
 	return out
+}
+
+// staticFuncs lists the functions that only the module's own file can name.
+func staticFuncs(m *target.Module) map[string]bool {
+	static := make(map[string]bool)
+	f, err := elf.NewFile(bytes.NewReader(m.Image()))
+	if err != nil {
+		return static
+	}
+	symbols, err := f.Symbols()
+	if err != nil {
+		return static
+	}
+	for _, s := range symbols {
+		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && elf.ST_BIND(s.Info) == elf.STB_LOCAL {
+			static[s.Name] = true
+		}
+	}
+	return static
 }
 
 // jumpedTo lists the wanted imports that a function ends in, by its own jumps and
