@@ -217,6 +217,17 @@ var reasons = [...]string{
 
 // Lost reads what was lost since the session began.
 func (s *Set) Lost() ([]Lost, error) {
+	// Misses first: what the second programs have made good of them is then there.
+	misses := make([]uint64, len(s.attached))
+	for i, a := range s.attached {
+		if a.twin {
+			continue // it is there for what the first one misses
+		}
+		var err error
+		if misses[i], err = a.misses(); err != nil {
+			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
+		}
+	}
 	b, err := s.bssBytes()
 	if err != nil {
 		return nil, err
@@ -230,34 +241,35 @@ func (s *Set) Lost() ([]Lost, error) {
 			}
 		}
 	}
-	rescued := func(id uint32) uint64 {
-		return binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(id%maxProbes):])
-	}
-	for _, a := range s.attached {
-		if a.twin {
-			continue // it is there for what the first one misses
-		}
-		info, err := a.link.Info()
-		if err != nil {
-			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
-		}
-		prog, err := ebpf.NewProgramFromID(info.Program)
-		if err != nil {
-			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
-		}
-		stats, err := prog.Stats()
-		prog.Close()
-		if err != nil {
-			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
-		}
-		if n := stats.RecursionMisses; n > rescued(a.id) {
+	for i, a := range s.attached {
+		rescued := binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(a.id%maxProbes):])
+		if n := misses[i]; n > rescued {
 			out = append(out, Lost{
-				Probe: -1, Symbol: a.Symbol, Count: n - rescued(a.id),
+				Probe: -1, Symbol: a.Symbol, Count: n - rescued,
 				Reason: "the kernel does not let a probe interrupt itself",
 			})
 		}
 	}
 	return out, nil
+}
+
+// misses asks how often the kernel did not run a program because it was running.
+// Requires Linux 5.12.
+func (a *Attached) misses() (uint64, error) {
+	info, err := a.link.Info()
+	if err != nil {
+		return 0, err
+	}
+	prog, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return 0, err
+	}
+	defer prog.Close()
+	stats, err := prog.Stats()
+	if err != nil {
+		return 0, err
+	}
+	return stats.RecursionMisses, nil
 }
 
 // Symbol is an address by name.
