@@ -50,7 +50,7 @@ func TestAddRefuses(t *testing.T) {
 		{"no kind", "[[obtain]]\nname = \"f\"\nsymbols = [\"f\"]", "no kind"},
 		{"unknown key", "kind = \"k\"\n[[obtain]]\nname = \"f\"\nsymbols = [\"f\"]\nsizes = \"n\"", "unknown key"},
 		{"no symbols", "kind = \"k\"\n[[obtain]]\nname = \"f\"", "symbols"},
-		{"unknown tracepoint", "kind = \"k\"\n[[obtain]]\nname = \"f\"\nsymbols = [\"f\"]\nvia = [\"x\"]", "no tracepoint \"x\""},
+		{"unknown tracepoint", "kind = \"k\"\n[[obtain]]\nname = \"f\"\nsymbols = [\"f\"]\nvia = [\"x\"]", "no tracepoint or function \"x\""},
 		{"tracepoint that does nothing", "kind = \"k\"\n[[tracepoint]]\nname = \"t\"", "obtains or releases"},
 		{"release without address", "kind = \"k\"\n[[release]]\nname = \"f\"\nsymbols = [\"f\"]", "parameter with the address"},
 		{"space", "kind = \"k\"\n[[release]]\nname = \"f\"\nsymbols = [\"f\"]\naddress = \"p\"\naddress_is = \"folio\"", "address_is"},

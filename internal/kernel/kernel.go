@@ -29,7 +29,8 @@ type Kernel struct {
 	// Types holds what of the kernel's BTF has been read, for all who need it.
 	Types *btf.Cache
 
-	spec func() (*btf.Spec, error)
+	spec    func() (*btf.Spec, error)
+	symbols func() (*Symbols, error)
 }
 
 // Running describes the running kernel. Its BTF is read when first asked for.
@@ -43,6 +44,7 @@ func Running() (*Kernel, error) {
 		Types:   cache,
 		Release: unix.ByteSliceToString(u.Release[:]),
 		Machine: unix.ByteSliceToString(u.Machine[:]),
+		symbols: sync.OnceValues(readKallsyms),
 		spec: sync.OnceValues(func() (*btf.Spec, error) {
 			s, err := cache.Kernel()
 			if err != nil {
@@ -54,6 +56,22 @@ func Running() (*Kernel, error) {
 			return s, nil
 		}),
 	}, nil
+}
+
+// AtLeast says whether the kernel is this version or a later one.
+func (k *Kernel) AtLeast(major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(k.Release, "%d.%d", &a, &b); n < 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}
+
+// HasHelper says whether programs may call bpf_<name>: distributions give old
+// kernels new functions, so that the version does not tell.
+func (k *Kernel) HasHelper(name string) bool {
+	_, err := k.Enum("bpf_func_id", "BPF_FUNC_"+name)
+	return err == nil
 }
 
 // find looks a type up by its name.

@@ -30,11 +30,12 @@ type Report struct {
 	Frees                 uint64 `json:"frees"`
 	PossibleLeaksTotal    uint64 `json:"possible_leaks_total"`
 	LeakedBytes           uint64 `json:"leaked_bytes"`
-	UnallocatedFreesTotal uint64 `json:"unallocated_frees_total"`
+	UnallocatedFreesTotal uint64 `json:"unallocated_frees_total"` // with double frees
+	MismatchedTotal       uint64 `json:"mismatched_releases_total"`
 
 	Loads            []Load  `json:"loads"`
 	PossibleLeaks    []Leak  `json:"possible_leaks"`
-	UnallocatedFrees []Wrong `json:"unallocated_frees"`
+	UnallocatedFrees []Wrong `json:"unallocated_frees"` // and all other wrong releases
 
 	LostEvents uint64      `json:"lost_events"`
 	Lost       []Lost      `json:"lost"`
@@ -68,6 +69,7 @@ type Load struct {
 	Frees            uint64  `json:"frees"`
 	PossibleLeaks    uint64  `json:"possible_leaks"`
 	UnallocatedFrees uint64  `json:"unallocated_frees"`
+	Mismatched       uint64  `json:"mismatched_releases"`
 }
 
 // Address is a kernel address. JSON has it as "0xffff...": a number of that size
@@ -110,9 +112,10 @@ type Object struct {
 	Time    float64 `json:"time"` // seconds since boot
 }
 
-// Wrong is a call stack that released what no target had obtained.
+// Wrong is a call stack that released what it should not have.
 type Wrong struct {
-	Address  Address `json:"address"` // of the last
+	Wrong    string  `json:"wrong"`   // "unallocated", "double" or "mismatched"
+	Address  Address `json:"address"` // of the first
 	Kind     string  `json:"kind"`
 	Function string  `json:"function"`
 	PID      int32   `json:"pid"`
@@ -122,6 +125,26 @@ type Wrong struct {
 	Count    uint64  `json:"count"`
 	Cut      bool    `json:"cut"`
 	Stack    []Frame `json:"stack"`
+
+	Object *Released `json:"object,omitempty"` // where a target had obtained it
+}
+
+// Released is an object that was released wrongly.
+type Released struct {
+	Size     uint64 `json:"size"`
+	Kind     string `json:"kind"`
+	Function string `json:"function"` // that handed it out
+	Obtained Party  `json:"obtained"`
+	First    *Party `json:"first_release,omitempty"` // of two
+}
+
+// Party is who did something, and where.
+type Party struct {
+	PID   int32   `json:"pid"`
+	Comm  string  `json:"comm"`
+	IRQ   bool    `json:"irq"`
+	Cut   bool    `json:"cut"`
+	Stack []Frame `json:"stack"`
 }
 
 // Frame is one function of a call stack, innermost first.
@@ -152,7 +175,7 @@ type Unwatched struct {
 
 // Clean says whether nothing was found.
 func (r *Report) Clean() bool {
-	return r.PossibleLeaksTotal == 0 && r.UnallocatedFreesTotal == 0
+	return r.PossibleLeaksTotal == 0 && r.UnallocatedFreesTotal == 0 && r.MismatchedTotal == 0
 }
 
 // Incomplete says whether events were lost, so that neither a find nor its
@@ -235,12 +258,13 @@ func (b *builder) report(index int, t session.Target) *Report {
 		r.Loads = append(r.Loads, Load{
 			ID: l.ID, Core: Address(l.Core), Init: Address(l.Init), Loaded: l.Unloaded == 0,
 			Allocations: l.Allocations, Frees: l.Frees,
-			PossibleLeaks: live[l.ID], UnallocatedFrees: l.UnallocatedFree,
+			PossibleLeaks: live[l.ID], UnallocatedFrees: l.UnallocatedFree, Mismatched: l.Mismatched,
 		})
 		r.Allocations += l.Allocations
 		r.AllocatedBytes += l.AllocatedBytes
 		r.Frees += l.Frees
 		r.UnallocatedFreesTotal += l.UnallocatedFree
+		r.MismatchedTotal += l.Mismatched
 		if len(l.Sections) == 0 {
 			r.Notes = append(r.Notes, fmt.Sprintf("load %d: the module that was loaded is not %s: its functions can't be named", l.ID, t.Path))
 		}
@@ -312,15 +336,28 @@ func (b *builder) wrongs(r *Report, mine map[uint32]bool) {
 		}
 		res := b.stack(w.Stack, w.Load, w.Function)
 		wrong := Wrong{
-			Address: Address(w.Address), Kind: w.Kind, Function: res.function,
+			Wrong: w.Wrong, Address: Address(w.Address), Kind: w.Kind, Function: res.function,
 			PID: w.PID, Comm: w.Comm, IRQ: w.IRQ, Load: w.Load, Count: w.Count, Stack: res.frames, Cut: b.cut(w.Stack),
 		}
 		if wrong.Cut {
 			r.CutStacks++
 		}
+		if o := w.Object; o != nil {
+			obtained, function := b.party(o.Obtained, w.Load, o.Function)
+			wrong.Object = &Released{Size: o.Size, Kind: o.Kind, Function: function, Obtained: obtained}
+			if o.First != nil {
+				first, _ := b.party(*o.First, w.Load, "")
+				wrong.Object.First = &first
+			}
+		}
 		r.UnallocatedFrees = append(r.UnallocatedFrees, wrong)
 	}
 	slices.SortStableFunc(r.UnallocatedFrees, func(x, y Wrong) int { return cmp.Compare(y.Count, x.Count) })
+}
+
+func (b *builder) party(p session.Party, load uint32, probed string) (Party, string) {
+	res := b.stack(p.Stack, load, probed)
+	return Party{PID: p.PID, Comm: p.Comm, IRQ: p.IRQ, Cut: b.cut(p.Stack), Stack: res.frames}, res.function
 }
 
 func (b *builder) cut(stack uint64) bool {
@@ -340,6 +377,9 @@ func (b *builder) stack(id uint64, load uint32, probed string) resolved {
 	if st != nil && ld != nil {
 		name := b.capture.Targets[ld.Target].Name
 		locations := make([]symbolize.Location, 0, len(st.Frames))
+		if st.Site != 0 {
+			locations = append(locations, b.locate(ld, st.Site))
+		}
 		for _, addr := range st.Frames {
 			if !b.noise(addr) {
 				locations = append(locations, b.locate(ld, addr))

@@ -50,6 +50,7 @@ const (
 	SizeOrder            // page size << A; one page if there is no A
 	SizeField            // 32 bits at Offset behind pointer A
 	SizeString           // of the string returned, its end included
+	SizePages            // page size * A
 )
 
 // Size is where an object's size is found.
@@ -87,7 +88,26 @@ type Probe struct {
 	CallSite  uint8 // argument of a tracepoint that names the caller
 	NotIf     uint8
 	Replaces  uint8
+	Owner     uint8
+	List      uint8
+	Fills     bool
 	CheckOnly bool
+	Foreign   bool
+	Counted   bool
+	Succeeds  string // as in the catalog
+
+	// Last is the argument with a reference count at LastOffset.
+	Last       uint8
+	LastOffset uint32
+	// Inside is where in its block an object lies.
+	Inside uint32
+	// Kinds are those whose releases take back what is handed out, or whose objects
+	// are taken back: a bit each, by the index in Plan.Kinds.
+	Kinds uint32
+	// Tag keeps the addresses of this kind apart from all others; 0: they are memory.
+	Tag uint8
+	// CompareSize: the release names the size, and it has to be right.
+	CompareSize bool
 
 	// Through lists functions that are passed over in looking for the caller.
 	Through []string
@@ -107,8 +127,15 @@ type Plan struct {
 	Targets   []*target.Module
 	Probes    []Probe
 	Unwatched []Unwatched
-	Pages     bool // addresses of pages have to be turned into their struct page
+	Kinds     []string // at most MaxKinds
+	Pages     bool     // addresses of pages have to be turned into their struct page
 }
+
+// MaxKinds is how many kinds one plan has room for.
+const MaxKinds = 31
+
+// AllKinds is the set of all kinds.
+const AllKinds = 1<<MaxKinds - 1
 
 // Kernel is what a plan has to know of the kernel it is for.
 type Kernel interface {
@@ -163,16 +190,23 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 				}
 			}
 			if len(f.Symbols) == 0 {
-				if err := b.tracepoints(f, Release, nil); err != nil {
+				if err := b.via(f, Release, f.Name, nil); err != nil {
 					return nil, err
 				}
 			}
 		}
 	}
-	for _, p := range b.plan.Probes {
+	split := slices.Contains(imports, "split_page")
+	for i := range b.plan.Probes {
+		p := &b.plan.Probes[i]
 		if p.Space != catalog.Memory {
 			b.plan.Pages = true
+			// Pages that were split are freed one by one.
+			p.CompareSize = p.CompareSize && !split
 		}
+	}
+	if len(b.plan.Kinds) > MaxKinds {
+		return nil, fmt.Errorf("the targets use %d kinds of objects, and there is room for %d", len(b.plan.Kinds), MaxKinds)
 	}
 	for _, t := range targets {
 		b.plan.Unwatched = append(b.plan.Unwatched, b.plan.Unseen(t)...)
@@ -206,6 +240,30 @@ func (b *builder) add(p Probe) {
 	to := &b.plan.Probes[i]
 	to.Through = union(to.Through, p.Through)
 	to.Imports = union(to.Imports, p.Imports)
+	to.Kinds |= p.Kinds
+}
+
+// kinds is the set of the named kinds.
+func (b *builder) kinds(names ...string) uint32 {
+	var set uint32
+	for _, name := range names {
+		i := slices.Index(b.plan.Kinds, name)
+		if i < 0 {
+			i = len(b.plan.Kinds)
+			b.plan.Kinds = append(b.plan.Kinds, name)
+		}
+		set |= 1 << (i % MaxKinds)
+	}
+	return set
+}
+
+// tag is what keeps a kind's addresses apart, where that is needed.
+func (b *builder) tag(kind string) uint8 {
+	if k, ok := b.catalog.Kind(kind); !ok || !k.Handle {
+		return 0
+	}
+	b.kinds(kind)
+	return uint8(slices.Index(b.plan.Kinds, kind) + 1)
 }
 
 func union(a, b []string) []string {
@@ -219,7 +277,7 @@ func union(a, b []string) []string {
 
 func (b *builder) obtain(f *catalog.Function, symbol string) error {
 	if len(f.Via) > 0 {
-		return b.tracepoints(f, Obtain, []string{symbol})
+		return b.via(f, Obtain, symbol, []string{symbol})
 	}
 	p, err := b.function(f, symbol)
 	if err != nil {
@@ -236,7 +294,13 @@ func (b *builder) release(f *catalog.Function, symbol string, imported bool) err
 		imports = []string{symbol}
 	}
 	if len(f.Via) > 0 {
-		return b.tracepoints(f, Release, imports)
+		if err := b.via(f, Release, symbol, imports); err != nil {
+			return err
+		}
+		// The tracepoint sees the release, the function whether it is a right one.
+		if !imported || f.Address == "" || !b.owned(f.Kind) {
+			return nil
+		}
 	}
 	p, err := b.function(f, symbol)
 	if err != nil {
@@ -247,8 +311,18 @@ func (b *builder) release(f *catalog.Function, symbol string, imported bool) err
 		return b.tolerate(symbol, err)
 	}
 	p.Role, p.Mechanism, p.Imports = Release, Entry, imports
+	if len(f.Via) > 0 {
+		p.CheckOnly, p.Foreign = true, true
+	}
 	b.add(p)
 	return nil
+}
+
+// owned says whether what objects of this kind are taken from is known.
+func (b *builder) owned(kind string) bool {
+	return slices.ContainsFunc(b.plan.Probes, func(p Probe) bool {
+		return p.Role == Obtain && p.Kind == kind && p.Owner != NoArg
+	})
 }
 
 // tolerate lists a function as unwatched, unless nothing at all can be planned.
@@ -260,13 +334,28 @@ func (b *builder) tolerate(symbol string, err error) error {
 	return nil
 }
 
-func (b *builder) tracepoints(f *catalog.Function, role Role, imports []string) error {
+// via plans the tracepoints and functions that see a function's calls for it.
+func (b *builder) via(f *catalog.Function, role Role, symbol string, imports []string) error {
 	kind, _ := b.catalog.Kind(f.Kind)
+	var through []string
+	for _, t := range f.Through {
+		// What a function does may be inlined, but then it has no call site either.
+		if _, err := b.kernel.Params(t); !errors.Is(err, kernel.ErrNoFunction) {
+			through = append(through, t)
+		}
+	}
 	found := false
 	var last error
 	for _, name := range f.Via {
+		var p Probe
+		var err error
 		i := slices.IndexFunc(kind.Tracepoints, func(t catalog.Tracepoint) bool { return t.Name == name })
-		p, err := b.tracepoint(kind, &kind.Tracepoints[i])
+		if i >= 0 {
+			p, err = b.tracepoint(kind, &kind.Tracepoints[i])
+		} else if at, ok := b.catalog.Obtain(name); ok {
+			p, err = b.function(at, name)
+			p.Mechanism = Exit
+		}
 		if errors.Is(err, kernel.ErrNoBTF) {
 			return err
 		}
@@ -275,17 +364,17 @@ func (b *builder) tracepoints(f *catalog.Function, role Role, imports []string) 
 			continue
 		}
 		found = true
-		p.Role, p.Name, p.Imports = role, f.Name, imports
-		for _, t := range f.Through {
-			// What a function does may be inlined, but then it has no call site either.
-			if _, err := b.kernel.Params(t); !errors.Is(err, kernel.ErrNoFunction) {
-				p.Through = append(p.Through, t)
-			}
+		p.Role, p.Imports, p.Through, p.Foreign = role, imports, through, f.Foreign
+		if i >= 0 {
+			p.Name = f.Name
+		}
+		if role == Release && f.Owner != "" {
+			p.Kinds = AllKinds // the probe of the function tells
 		}
 		b.add(p)
 	}
 	if !found {
-		b.unwatched(f.Name, last)
+		b.unwatched(symbol, last)
 	}
 	return nil
 }
@@ -295,7 +384,7 @@ func (b *builder) tracepoint(kind *catalog.Kind, t *catalog.Tracepoint) (Probe, 
 	if err != nil {
 		return Probe{}, err
 	}
-	p := blank(kind.Name, t.Name)
+	p := b.blank(kind.Name, t.Name)
 	p.Mechanism, p.Space, p.Args, p.From = Tracepoint, t.AddressIs, uint8(len(params)), FromArg
 	if i, ok := index(params, "call_site"); ok {
 		p.CallSite = i
@@ -303,16 +392,24 @@ func (b *builder) tracepoint(kind *catalog.Kind, t *catalog.Tracepoint) (Probe, 
 	if p.Address, err = lookup(params, t.Obtains+t.Releases); err != nil {
 		return p, err
 	}
+	if i, ok := index(params, t.Owner); ok && params[i].Pointee != "" {
+		p.Owner = i
+	}
 	p.Size, err = b.size(params, t.Size)
 	return p, err
 }
 
-func blank(kind, symbol string) Probe {
-	return Probe{
-		Kind: kind, Symbol: symbol,
+func (b *builder) blank(kind, symbol string) Probe {
+	p := Probe{
+		Kind: kind, Symbol: symbol, Kinds: b.kinds(kind), Tag: b.tag(kind),
 		Address: NoArg, Count: NoArg, CallSite: NoArg, NotIf: NoArg, Replaces: NoArg,
+		Owner: NoArg, List: NoArg, Last: NoArg,
 		Size: Size{A: NoArg, B: NoArg},
 	}
+	if k, ok := b.catalog.Kind(kind); ok {
+		p.Counted = k.Counted
+	}
+	return p
 }
 
 // maxArgs is how many arguments a trampoline passes in registers
@@ -332,9 +429,10 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 	if len(params) > maxArgs {
 		return Probe{}, fmt.Errorf("%s: %d parameters, and a trampoline takes %d", symbol, len(params), maxArgs)
 	}
-	p := blank(f.Kind, symbol)
+	p := b.blank(f.Kind, symbol)
 	p.Name, p.Args, p.Space = f.Name, uint8(len(params)), f.AddressIs
-	p.CheckOnly = f.CheckOnly
+	p.CheckOnly, p.Foreign, p.Fills, p.Succeeds = f.CheckOnly, f.Foreign, f.Fills, f.Succeeds
+	p.Kinds |= b.kinds(f.Also...) | b.kinds(f.Takes...)
 	switch {
 	case f.Array != "":
 		p.From = FromArray
@@ -351,15 +449,45 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 			return p, err
 		}
 	}
-	for name, to := range map[string]*uint8{f.NotIf: &p.NotIf, f.Replaces: &p.Replaces} {
-		if name != "" {
-			if *to, err = lookup(params, name); err != nil {
+	for _, arg := range []struct {
+		name string
+		to   *uint8
+	}{{f.NotIf, &p.NotIf}, {f.Replaces, &p.Replaces}, {f.Owner, &p.Owner}} {
+		if arg.name != "" {
+			if *arg.to, err = lookup(params, arg.name); err != nil {
 				return p, err
 			}
 		}
 	}
+	// Kernels that have no such list any more have nothing to count.
+	if i, ok := index(params, f.List); ok {
+		p.List = i
+	}
+	if f.Last != "" {
+		if p.Last, p.LastOffset, err = b.field(params, f.Last); err != nil {
+			return p, err
+		}
+	}
+	if f.Inside != "" {
+		structure, member, _ := strings.Cut(f.Inside, ".")
+		if p.Inside, err = b.kernel.Field(structure, member); err != nil {
+			return p, err
+		}
+	}
 	p.Size, err = b.size(params, f.Size)
+	p.CompareSize = f.Size != ""
 	return p, err
+}
+
+// field resolves "parameter->member".
+func (b *builder) field(params []kernel.Param, expr string) (uint8, uint32, error) {
+	name, member, _ := strings.Cut(expr, "->")
+	i, ok := index(params, name)
+	if !ok {
+		return NoArg, 0, noParam(expr, params)
+	}
+	off, err := b.kernel.Field(params[i].Pointee, member)
+	return i, off, err
 }
 
 func address(p *Probe, params []kernel.Param, expr string) error {
@@ -403,12 +531,18 @@ func (b *builder) size(params []kernel.Param, expr string) (Size, error) {
 			}
 			continue
 		}
-		if ptr, field, ok := strings.Cut(alt, "->"); ok {
-			a, ok := index(params, ptr)
-			if !ok {
+		if pages, ok := strings.CutPrefix(alt, "page*"); ok {
+			if a, ok := index(params, pages); ok {
+				s.From, s.A = SizePages, a
+				return s, nil
+			}
+			continue
+		}
+		if ptr, _, ok := strings.Cut(alt, "->"); ok {
+			if _, ok := index(params, ptr); !ok {
 				continue
 			}
-			off, err := b.kernel.Field(params[a].Pointee, field)
+			a, off, err := b.field(params, alt)
 			if err != nil {
 				return s, err
 			}

@@ -13,6 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type kedrFreed struct {
+	_        structs.HostLayout
+	Key      uint64
+	Time     uint64
+	Size     uint64
+	Load     uint32
+	Probe    uint16
+	Pad      uint16
+	Obtained kedrParty
+	Released kedrParty
+	End      uint64
+}
+
 type kedrKernelLayout struct {
 	_          structs.HostLayout
 	ModuleName uint32
@@ -26,7 +39,7 @@ type kedrKernelLayout struct {
 	SymSize    uint32
 	SymValue   uint32
 	StructPage uint32
-	Pad        uint32
+	Jumps      uint32
 }
 
 type kedrLoad struct {
@@ -42,6 +55,7 @@ type kedrLoad struct {
 	Frees          uint64
 	WrongFrees     uint64
 	Live           uint64
+	Mismatched     uint64
 	Section        [16]uint64
 }
 
@@ -52,18 +66,44 @@ type kedrLoaded struct {
 	Pad    uint32
 }
 
+type kedrNotes struct {
+	_   structs.HostLayout
+	N   uint32
+	Pad uint32
+	At  [4]struct {
+		_      structs.HostLayout
+		Sp     uint64
+		Ret    uint64
+		Site   uint64
+		Target uint32
+		Pad    uint32
+	}
+}
+
 type kedrObject struct {
 	_        structs.HostLayout
+	Address  uint64
 	Size     uint64
 	Stack    uint64
 	CallSite uint64
 	Time     uint64
+	Owner    uint64
 	Load     uint32
 	Pid      uint32
+	Kinds    uint32
 	Probe    uint16
 	Irq      uint8
 	Inner    uint8
-	Pad      uint32
+	Comm     [16]int8
+}
+
+type kedrParty struct {
+	_        structs.HostLayout
+	Stack    uint64
+	CallSite uint64
+	Pid      uint32
+	Irq      uint8
+	Pad      [3]uint8
 	Comm     [16]int8
 }
 
@@ -79,28 +119,42 @@ type kedrPending struct {
 }
 
 type kedrProbeSpec struct {
-	_          structs.HostLayout
-	Id         uint32
-	Targets    uint32
-	Function   uint64
-	Args       uint8
-	From       uint8
-	Space      uint8
-	Address    uint8
-	Count      uint8
-	SizeFrom   uint8
-	SizeA      uint8
-	SizeB      uint8
-	SizeOffset uint32
-	CallSite   uint8
-	SkipIf     uint8
-	Replaces   uint8
-	Tracepoint uint8
-	Twin       uint8
-	Throughs   uint8
-	CheckOnly  uint8
-	_          [5]byte
-	Through    [16]struct {
+	_           structs.HostLayout
+	Id          uint32
+	Targets     uint32
+	Function    uint64
+	Args        uint8
+	From        uint8
+	Space       uint8
+	Address     uint8
+	Count       uint8
+	SizeFrom    uint8
+	SizeA       uint8
+	SizeB       uint8
+	SizeOffset  uint32
+	CallSite    uint8
+	SkipIf      uint8
+	Replaces    uint8
+	Tracepoint  uint8
+	Twin        uint8
+	Throughs    uint8
+	CheckOnly   uint8
+	Tag         uint8
+	Counted     uint8
+	Foreign     uint8
+	Succeeds    uint8
+	Owner       uint8
+	Last        uint8
+	List        uint8
+	Fills       uint8
+	CompareSize uint8
+	Tails       uint8
+	_           [3]byte
+	Kinds       uint32
+	LastOffset  uint32
+	Inside      uint32
+	Pad         uint32
+	Through     [32]struct {
 		_    structs.HostLayout
 		Base uint64
 		Size uint64
@@ -124,7 +178,7 @@ type kedrRange struct {
 
 type kedrScratch struct {
 	_      structs.HostLayout
-	Busy   uint32
+	Depth  uint32
 	Skip   uint32
 	Stack  kedrStack
 	Object kedrObject
@@ -142,7 +196,10 @@ type kedrStack struct {
 	Load       uint32
 	Frames     uint32
 	Cut        uint32
-	Wrong      uint32
+	Role       uint32
+	Needed     uint32
+	Pad        uint32
+	Site       uint64
 	Live       uint64
 	LiveBytes  uint64
 	Total      uint64
@@ -177,25 +234,32 @@ type kedrTarget struct {
 }
 
 type kedrWrong struct {
-	_       structs.HostLayout
-	Address uint64
-	Time    uint64
-	Count   uint64
-	Load    uint32
-	Pid     uint32
-	Probe   uint16
-	Irq     uint8
-	Pad1    uint8
-	Pad     uint32
-	Comm    [16]int8
+	_           structs.HostLayout
+	Address     uint64
+	Time        uint64
+	Count       uint64
+	Size        uint64
+	Load        uint32
+	Probe       uint16
+	What        uint8
+	Known       uint8
+	ObjectProbe uint16
+	Pad1        uint16
+	Pad         uint32
+	Self        kedrParty
+	Obtained    kedrParty
+	Released    kedrParty
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	kedrMapAnswer                = "answer"
 	kedrMapElsewhere             = "elsewhere"
+	kedrMapFreed                 = "freed"
 	kedrMapLoads                 = "loads"
+	kedrMapNotes                 = "notes"
 	kedrMapObjects               = "objects"
 	kedrMapPending               = "pending"
 	kedrMapScratch               = "scratch"
@@ -204,6 +268,7 @@ const (
 	kedrMapSyms                  = "syms"
 	kedrMapTargets               = "targets"
 	kedrMapWrongs                = "wrongs"
+	kedrProgCalibrate            = "calibrate"
 	kedrProgFileInfo             = "file_info"
 	kedrProgFilePossibleLeaks    = "file_possible_leaks"
 	kedrProgFileSymbols          = "file_symbols"
@@ -214,18 +279,24 @@ const (
 	kedrProgModuleGoing          = "module_going"
 	kedrProgModuleLive           = "module_live"
 	kedrProgModuleLoad           = "module_load"
+	kedrProgNoteJump             = "note_jump"
 	kedrProgObtainBulk           = "obtain_bulk"
+	kedrProgObtainBulkShort      = "obtain_bulk_short"
 	kedrProgObtainExit           = "obtain_exit"
 	kedrProgObtainTracepoint     = "obtain_tracepoint"
+	kedrProgPeek                 = "peek"
 	kedrProgReleaseBulk          = "release_bulk"
+	kedrProgReleaseBulkShort     = "release_bulk_short"
 	kedrProgReleaseEntry         = "release_entry"
 	kedrProgReleaseTracepoint    = "release_tracepoint"
+	kedrVarDepths                = "depths"
 	kedrVarFileTarget            = "file_target"
 	kedrVarFilter                = "filter"
 	kedrVarLayout                = "layout"
 	kedrVarLoadCount             = "load_count"
 	kedrVarLoaded                = "loaded"
 	kedrVarLost                  = "lost"
+	kedrVarNoted                 = "noted"
 	kedrVarPageOffsetBase        = "page_offset_base"
 	kedrVarPreemptCount          = "preempt_count"
 	kedrVarRanges                = "ranges"
@@ -276,6 +347,7 @@ type kedrSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrProgramSpecs struct {
+	Calibrate            *ebpf.ProgramSpec `ebpf:"calibrate"`
 	FileInfo             *ebpf.ProgramSpec `ebpf:"file_info"`
 	FilePossibleLeaks    *ebpf.ProgramSpec `ebpf:"file_possible_leaks"`
 	FileSymbols          *ebpf.ProgramSpec `ebpf:"file_symbols"`
@@ -286,10 +358,14 @@ type kedrProgramSpecs struct {
 	ModuleGoing          *ebpf.ProgramSpec `ebpf:"module_going"`
 	ModuleLive           *ebpf.ProgramSpec `ebpf:"module_live"`
 	ModuleLoad           *ebpf.ProgramSpec `ebpf:"module_load"`
+	NoteJump             *ebpf.ProgramSpec `ebpf:"note_jump"`
 	ObtainBulk           *ebpf.ProgramSpec `ebpf:"obtain_bulk"`
+	ObtainBulkShort      *ebpf.ProgramSpec `ebpf:"obtain_bulk_short"`
 	ObtainExit           *ebpf.ProgramSpec `ebpf:"obtain_exit"`
 	ObtainTracepoint     *ebpf.ProgramSpec `ebpf:"obtain_tracepoint"`
+	Peek                 *ebpf.ProgramSpec `ebpf:"peek"`
 	ReleaseBulk          *ebpf.ProgramSpec `ebpf:"release_bulk"`
+	ReleaseBulkShort     *ebpf.ProgramSpec `ebpf:"release_bulk_short"`
 	ReleaseEntry         *ebpf.ProgramSpec `ebpf:"release_entry"`
 	ReleaseTracepoint    *ebpf.ProgramSpec `ebpf:"release_tracepoint"`
 }
@@ -298,8 +374,11 @@ type kedrProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrMapSpecs struct {
+	Answer    *ebpf.MapSpec `ebpf:"answer"`
 	Elsewhere *ebpf.MapSpec `ebpf:"elsewhere"`
+	Freed     *ebpf.MapSpec `ebpf:"freed"`
 	Loads     *ebpf.MapSpec `ebpf:"loads"`
+	Notes     *ebpf.MapSpec `ebpf:"notes"`
 	Objects   *ebpf.MapSpec `ebpf:"objects"`
 	Pending   *ebpf.MapSpec `ebpf:"pending"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
@@ -314,12 +393,14 @@ type kedrMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrVariableSpecs struct {
+	Depths         *ebpf.VariableSpec `ebpf:"depths"`
 	FileTarget     *ebpf.VariableSpec `ebpf:"file_target"`
 	Filter         *ebpf.VariableSpec `ebpf:"filter"`
 	Layout         *ebpf.VariableSpec `ebpf:"layout"`
 	LoadCount      *ebpf.VariableSpec `ebpf:"load_count"`
 	Loaded         *ebpf.VariableSpec `ebpf:"loaded"`
 	Lost           *ebpf.VariableSpec `ebpf:"lost"`
+	Noted          *ebpf.VariableSpec `ebpf:"noted"`
 	PageOffsetBase *ebpf.VariableSpec `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.VariableSpec `ebpf:"preempt_count"`
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
@@ -348,8 +429,11 @@ func (o *kedrObjects) Close() error {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrMaps struct {
+	Answer    *ebpf.Map `ebpf:"answer"`
 	Elsewhere *ebpf.Map `ebpf:"elsewhere"`
+	Freed     *ebpf.Map `ebpf:"freed"`
 	Loads     *ebpf.Map `ebpf:"loads"`
+	Notes     *ebpf.Map `ebpf:"notes"`
 	Objects   *ebpf.Map `ebpf:"objects"`
 	Pending   *ebpf.Map `ebpf:"pending"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
@@ -362,8 +446,11 @@ type kedrMaps struct {
 
 func (m *kedrMaps) Close() error {
 	return _KedrClose(
+		m.Answer,
 		m.Elsewhere,
+		m.Freed,
 		m.Loads,
+		m.Notes,
 		m.Objects,
 		m.Pending,
 		m.Scratch,
@@ -379,12 +466,14 @@ func (m *kedrMaps) Close() error {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrVariables struct {
+	Depths         *ebpf.Variable `ebpf:"depths"`
 	FileTarget     *ebpf.Variable `ebpf:"file_target"`
 	Filter         *ebpf.Variable `ebpf:"filter"`
 	Layout         *ebpf.Variable `ebpf:"layout"`
 	LoadCount      *ebpf.Variable `ebpf:"load_count"`
 	Loaded         *ebpf.Variable `ebpf:"loaded"`
 	Lost           *ebpf.Variable `ebpf:"lost"`
+	Noted          *ebpf.Variable `ebpf:"noted"`
 	PageOffsetBase *ebpf.Variable `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.Variable `ebpf:"preempt_count"`
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
@@ -397,6 +486,7 @@ type kedrVariables struct {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrPrograms struct {
+	Calibrate            *ebpf.Program `ebpf:"calibrate"`
 	FileInfo             *ebpf.Program `ebpf:"file_info"`
 	FilePossibleLeaks    *ebpf.Program `ebpf:"file_possible_leaks"`
 	FileSymbols          *ebpf.Program `ebpf:"file_symbols"`
@@ -407,16 +497,21 @@ type kedrPrograms struct {
 	ModuleGoing          *ebpf.Program `ebpf:"module_going"`
 	ModuleLive           *ebpf.Program `ebpf:"module_live"`
 	ModuleLoad           *ebpf.Program `ebpf:"module_load"`
+	NoteJump             *ebpf.Program `ebpf:"note_jump"`
 	ObtainBulk           *ebpf.Program `ebpf:"obtain_bulk"`
+	ObtainBulkShort      *ebpf.Program `ebpf:"obtain_bulk_short"`
 	ObtainExit           *ebpf.Program `ebpf:"obtain_exit"`
 	ObtainTracepoint     *ebpf.Program `ebpf:"obtain_tracepoint"`
+	Peek                 *ebpf.Program `ebpf:"peek"`
 	ReleaseBulk          *ebpf.Program `ebpf:"release_bulk"`
+	ReleaseBulkShort     *ebpf.Program `ebpf:"release_bulk_short"`
 	ReleaseEntry         *ebpf.Program `ebpf:"release_entry"`
 	ReleaseTracepoint    *ebpf.Program `ebpf:"release_tracepoint"`
 }
 
 func (p *kedrPrograms) Close() error {
 	return _KedrClose(
+		p.Calibrate,
 		p.FileInfo,
 		p.FilePossibleLeaks,
 		p.FileSymbols,
@@ -427,10 +522,14 @@ func (p *kedrPrograms) Close() error {
 		p.ModuleGoing,
 		p.ModuleLive,
 		p.ModuleLoad,
+		p.NoteJump,
 		p.ObtainBulk,
+		p.ObtainBulkShort,
 		p.ObtainExit,
 		p.ObtainTracepoint,
+		p.Peek,
 		p.ReleaseBulk,
+		p.ReleaseBulkShort,
 		p.ReleaseEntry,
 		p.ReleaseTracepoint,
 	)

@@ -102,6 +102,9 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 			ms.MaxEntries = m.MaxEntries()
 		}
 	}
+	if err := s.openSymbols(); err != nil {
+		return nil, err
+	}
 	links, err := os.ReadDir(dir + "/" + linksDir)
 	if err != nil {
 		return nil, fmt.Errorf("reading pinned probes: %w", err)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -31,6 +32,9 @@ const (
 	MaxSections = 16  // MAX_SECTIONS
 	maxProbes   = 256 // MAX_PROBES
 	maxCPUs     = 1024
+
+	maxDepth    = 4       // MAX_DEPTH
+	kindOrdered = 1 << 31 // KIND_ORDERED
 )
 
 // Options bound what a session may use.
@@ -58,13 +62,14 @@ type Set struct {
 	bss    map[string]*ebpf.VariableSpec
 
 	attached []Attached
-	finder   *ebpf.Program // asks the kernel for symbols
+	symbols  symbols
 
 	targets uint32
+	depths  uint32 // how often a program may interrupt itself, and once more
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"objects", "stacks", "wrongs", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss"}
+var sharedMaps = []string{"objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss"}
 
 // ErrNotPermitted says that this process may not load programs here.
 var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")
@@ -86,7 +91,12 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if err != nil {
 		return nil, fmt.Errorf("reading the programs: %w", err)
 	}
-	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets))}
+	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets)), depths: 1}
+	// kernel/trace/bpf_trace.c, __bpf_trace_run: since 6.1 not while it runs already.
+	if !k.AtLeast(6, 1) {
+		s.depths = maxDepth
+		spec.Maps["scratch"].MaxEntries = maxDepth
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -333,33 +343,14 @@ func (s *Set) load(program string, constants map[string]any, attachTo string, ex
 	return coll.DetachProgram(program), nil
 }
 
-// query asks the kernel for a symbol. Requires Linux 5.16.
-func query(prog *ebpf.Program, name string, offset uint64) (kedrQuery, error) {
-	var q kedrQuery
-	if !setString(q.Name[:], name) {
-		return q, fmt.Errorf("symbol %q: name too long", name)
-	}
-	q.Offset = offset
-	ret, err := prog.Run(&ebpf.RunOptions{Context: &q, ContextOut: &q})
-	if err != nil {
-		return q, fmt.Errorf("looking up %s: %w", name, err)
-	}
-	if ret != 0 {
-		return q, fmt.Errorf("the kernel has no symbol %s", name)
-	}
-	return q, nil
-}
-
 // prepare writes down where the kernel keeps what the programs look at.
 func (s *Set) prepare(p *plan.Plan) error {
-	prog, err := s.load("find_symbol", nil, "", nil)
-	if err != nil {
-		if errors.Is(err, ErrLockedDown) {
-			return err
-		}
-		return fmt.Errorf("loading the symbol look-up: %w", err)
+	if err := s.openSymbols(); err != nil {
+		return err
 	}
-	s.finder = prog
+	if err := s.calibrate(); err != nil {
+		return fmt.Errorf("finding out how trampolines are entered: %w", err)
+	}
 	bss := make([]byte, s.shared[".bss"].ValueSize())
 	put := func(variable string, index int, value uint64) {
 		v := s.bss[variable]
@@ -367,41 +358,49 @@ func (s *Set) prepare(p *plan.Plan) error {
 	}
 	if p.Pages {
 		for _, name := range []string{"vmemmap_base", "page_offset_base"} {
-			q, err := query(prog, name, 0)
+			at, _, err := s.find(name)
 			if err != nil {
 				return fmt.Errorf("pages can't be watched: %w", err)
 			}
-			put(name, 0, q.Value)
+			value, err := s.word(at)
+			if err != nil {
+				return fmt.Errorf("pages can't be watched: %w", err)
+			}
+			put(name, 0, value)
 		}
 	}
-	counter, err := query(prog, "__preempt_count", 0)
+	counter, _, err := s.find("__preempt_count")
 	if err != nil {
 		var off uint32
 		if off, err = s.kernel.Field("pcpu_hot", "preempt_count"); err == nil {
-			counter, err = query(prog, "pcpu_hot", 0)
-			counter.Address += uint64(off)
+			counter, _, err = s.find("pcpu_hot")
+			counter += uint64(off)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("finding the preemption counter: %w", err)
+	}
+	offsets, _, err := s.find("__per_cpu_offset")
+	if err != nil {
+		return err
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
 	}
 	for cpu := range min(cpus, maxCPUs) {
-		base, err := query(prog, "__per_cpu_offset", uint64(cpu)*8)
+		base, err := s.word(offsets + uint64(cpu)*8)
 		if err != nil {
 			return err
 		}
-		put("preempt_count", cpu, base.Value+counter.Address)
+		put("preempt_count", cpu, base+counter)
 	}
 	return s.shared[".bss"].Put(uint32(0), bss)
 }
 
 func (s *Set) constants(spec kedrProbeSpec) map[string]any {
 	spec.Targets = s.targets
-	return map[string]any{"spec": spec, "layout": s.layout}
+	return map[string]any{"spec": spec, "layout": s.layout, "depths": s.depths}
 }
 
 func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
@@ -412,29 +411,42 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		CallSite: p.CallSite, SkipIf: p.NotIf, Replaces: p.Replaces,
 		Tracepoint: flag(p.Mechanism == plan.Tracepoint), CheckOnly: flag(p.CheckOnly),
 		Throughs: uint8(len(p.Through)),
+		Tag:      p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
+		Succeeds: map[string]uint8{"": 0, "zero": 1, "nonzero": 2}[p.Succeeds],
+		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Fills: flag(p.Fills),
+		CompareSize: flag(p.CompareSize), Kinds: p.Kinds, Inside: p.Inside,
+	}
+	if p.Size.From == plan.SizeOrder {
+		spec.Kinds |= kindOrdered
 	}
 	if len(p.Through) > len(spec.Through) {
 		return fmt.Errorf("%d functions to pass through, and there is room for %d", len(p.Through), len(spec.Through))
 	}
 	for i, name := range p.Through {
-		q, err := query(s.finder, name, 0)
+		address, size, err := s.find(name)
 		if err != nil {
 			return err
 		}
-		sym, ok := ParseSymbol(goString(q.Text[:]))
-		if !ok {
+		if size == 0 {
 			return fmt.Errorf("%s: the kernel does not tell its size", name)
 		}
-		spec.Through[i].Base, spec.Through[i].Size = q.Address, sym.Size
+		spec.Through[i].Base, spec.Through[i].Size = address, size
 	}
+	through := spec.Through[:len(p.Through)]
+	sort.Slice(through, func(i, j int) bool { return through[i].Base < through[j].Base })
 	program := map[plan.Role]map[plan.Mechanism]string{
 		plan.Obtain:  {plan.Exit: "obtain_exit", plan.Tracepoint: "obtain_tracepoint"},
 		plan.Release: {plan.Entry: "release_entry", plan.Tracepoint: "release_tracepoint"},
 	}[p.Role][p.Mechanism]
 	if p.From == plan.FromArray {
 		program = map[plan.Role]string{plan.Obtain: "obtain_bulk", plan.Release: "release_bulk"}[p.Role]
+		if !s.kernel.HasHelper("loop") {
+			program += "_short"
+		}
 	}
-	if err := s.attach(program, spec, p.Symbol, p.Mechanism); err != nil || p.Mechanism != plan.Tracepoint {
+	err := s.attach(program, spec, p.Symbol, p.Mechanism)
+	// Where a program on a tracepoint may interrupt itself, one is enough.
+	if err != nil || p.Mechanism != plan.Tracepoint || s.depths > 1 {
 		return err
 	}
 	spec.Twin = 1
@@ -452,6 +464,12 @@ func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan
 	to := symbol
 	if how == plan.Tracepoint {
 		to = ""
+	} else if !s.kernel.HasHelper("get_func_ip") {
+		address, _, err := s.find(symbol)
+		if err != nil {
+			return err
+		}
+		spec.Function = address
 	}
 	prog, err := s.load(program, s.constants(spec), to, nil)
 	if err != nil {
@@ -526,9 +544,7 @@ func (s *Set) Close() error {
 		wg.Go(func() { errs[i] = a.link.Close() })
 	}
 	wg.Wait()
-	if s.finder != nil {
-		errs = append(errs, s.finder.Close())
-	}
+	errs = append(errs, s.symbols.close())
 	for _, m := range s.shared {
 		errs = append(errs, m.Close())
 	}

@@ -24,13 +24,14 @@ type Load struct {
 	AllocatedBytes uint64
 	Frees          uint64
 	WrongFrees     uint64
+	Mismatched     uint64
 	Live           uint64
 	Sections       []uint64 // nil: not the file that is known
 }
 
 // Object is an outstanding object.
 type Object struct {
-	Key      uint64 // its address, or that of its struct page
+	Address  uint64
 	Size     uint64
 	Stack    uint64
 	CallSite uint64
@@ -42,20 +43,47 @@ type Object struct {
 	Comm     string
 }
 
-// Wrong is a call stack that released what no target had.
+// What is wrong with a release.
+type What int
+
+// The values of enum wrong_release (bpf/kedr.h).
+const (
+	Unallocated What = iota // of what no target had obtained
+	Double                  // of what a target had obtained, and was released already
+	Mismatched              // by a function, or to an owner, of other objects
+)
+
+// Party is who did something, and where.
+type Party struct {
+	Stack    uint64 // 0: only the call site is known
+	CallSite uint64
+	PID      int32
+	IRQ      bool
+	Comm     string
+}
+
+// Wrong is a call stack that released what it should not have.
 type Wrong struct {
-	Stack   uint64
-	Address uint64
+	What    What
+	Address uint64 // of the first
 	Count   uint64
 	Load    uint32
-	PID     int32
 	Probe   int
-	IRQ     bool
-	Comm    string
+	Party
+
+	// Of the object, where a target had obtained it.
+	Known       bool
+	Size        uint64
+	ObjectProbe int
+	Obtained    Party
+	Released    Party // for the first time, if What is Double
 }
 
 // Stack is a call stack.
 type Stack struct {
+	// Site is the address behind a jump of the target, by which it got to the
+	// function that was probed without leaving a frame; 0: it called it.
+	Site   uint64
 	Frames []uint64
 	Cut    bool
 }
@@ -80,7 +108,7 @@ func (s *Set) Loads() ([]Load, error) {
 			ID: i + 1, Target: int(l.Target), Core: l.Core, Init: l.Init,
 			Loaded: time.Duration(l.Loaded), Unloaded: time.Duration(l.Unloaded),
 			Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes, Frees: l.Frees,
-			WrongFrees: l.WrongFrees, Live: l.Live,
+			WrongFrees: l.WrongFrees, Mismatched: l.Mismatched, Live: l.Live,
 		}
 		for j := range min(t.Sections, MaxSections) {
 			if l.Section[j] == 0 {
@@ -97,9 +125,9 @@ func (s *Set) Loads() ([]Load, error) {
 // Objects reads all outstanding objects.
 func (s *Set) Objects() ([]Object, error) {
 	var objects []Object
-	err := each(s.shared["objects"], func(key uint64, o *kedrObject) {
+	err := each(s.shared["objects"], func(_ uint64, o *kedrObject) {
 		objects = append(objects, Object{
-			Key: key, Size: o.Size, Stack: o.Stack, CallSite: o.CallSite, Time: time.Duration(o.Time),
+			Address: o.Address, Size: o.Size, Stack: o.Stack, CallSite: o.CallSite, Time: time.Duration(o.Time),
 			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),
 		})
 	})
@@ -109,13 +137,18 @@ func (s *Set) Objects() ([]Object, error) {
 // Wrongs reads all wrong releases.
 func (s *Set) Wrongs() ([]Wrong, error) {
 	var wrongs []Wrong
-	err := each(s.shared["wrongs"], func(key uint64, w *kedrWrong) {
+	err := each(s.shared["wrongs"], func(_ uint64, w *kedrWrong) {
 		wrongs = append(wrongs, Wrong{
-			Stack: key, Address: w.Address, Count: w.Count, Load: w.Load, PID: int32(w.Pid),
-			Probe: int(w.Probe), IRQ: w.Irq != 0, Comm: goString(w.Comm[:]),
+			What: What(w.What), Address: w.Address, Count: w.Count, Load: w.Load, Probe: int(w.Probe),
+			Party: party(&w.Self), Known: w.Known != 0, Size: w.Size, ObjectProbe: int(w.ObjectProbe),
+			Obtained: party(&w.Obtained), Released: party(&w.Released),
 		})
 	})
 	return wrongs, err
+}
+
+func party(p *kedrParty) Party {
+	return Party{Stack: p.Stack, CallSite: p.CallSite, PID: int32(p.Pid), IRQ: p.Irq != 0, Comm: goString(p.Comm[:])}
 }
 
 // Stack reads one call stack.
@@ -125,7 +158,7 @@ func (s *Set) Stack(id uint64) (Stack, error) {
 		return Stack{}, fmt.Errorf("reading stack %#x: %w", id, err)
 	}
 	n := min(int(st.Frames), len(st.Frame))
-	return Stack{Frames: append([]uint64(nil), st.Frame[:n]...), Cut: st.Cut != 0}, nil
+	return Stack{Site: st.Site, Frames: append([]uint64(nil), st.Frame[:n]...), Cut: st.Cut != 0}, nil
 }
 
 // each reads a whole hash map, in batches. Requires Linux 5.6.
@@ -173,28 +206,6 @@ func (s *Set) variable32(name string) (uint32, error) {
 	return binary.NativeEndian.Uint32(b[s.bss[name].Offset:]), nil
 }
 
-// Pages tells how a struct page turns into its linear address.
-type Pages struct{ vmemmap, offset, size uint64 }
-
-// Pages reads where the kernel keeps its pages; zero where the plan has none.
-func (s *Set) Pages() (Pages, error) {
-	b, err := s.bssBytes()
-	if err != nil {
-		return Pages{}, err
-	}
-	at := func(name string) uint64 { return binary.NativeEndian.Uint64(b[s.bss[name].Offset:]) }
-	size, err := s.kernel.StructSize("page")
-	return Pages{vmemmap: at("vmemmap_base"), offset: at("page_offset_base"), size: uint64(size)}, err
-}
-
-// Address is the linear address of a struct page's page.
-func (p Pages) Address(page uint64) uint64 {
-	if p.vmemmap == 0 || p.size == 0 || page < p.vmemmap {
-		return page
-	}
-	return p.offset + (page-p.vmemmap)/p.size*4096
-}
-
 // Lost counts events that one probe could not account for.
 type Lost struct {
 	Probe  int // index in the plan; beyond it: the events of modules
@@ -213,6 +224,9 @@ var reasons = [...]string{
 	"the probe was interrupted by itself",
 	"more loads of targets than there is room for",
 	"more wrong releases than there is room for",
+	"objects were asked for as a list, which is not followed",
+	"one address was obtained more often than is followed",
+	"more jumps to it under way than there is room for",
 }
 
 // Lost reads what was lost since the session began.
@@ -319,6 +333,9 @@ func (s *Set) Symbols() (map[uint64]Symbol, error) {
 	defer r.Close()
 	return readSymbols(r)
 }
+
+// Name names one address in kernel code that a call returns to.
+func (s *Set) Name(address uint64) (Symbol, bool) { return s.name(address) }
 
 func readSymbols(r io.Reader) (map[uint64]Symbol, error) {
 	symbols := make(map[uint64]Symbol)

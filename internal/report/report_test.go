@@ -62,7 +62,16 @@ func captures(t *testing.T) map[string]*session.Capture {
 		session.Object{Load: 1, Stack: 3, Address: 0xffffc90000005000, Size: 20, Kind: "vmalloc", Function: "vmalloc", PID: 8, Comm: "a\x1b[2Jb", Time: 11 * time.Second},
 		session.Object{Load: 2, Stack: 5, Address: 0xffff888000001000, Kind: "slab", PID: 9, Comm: "swapper", IRQ: true, Time: 21 * time.Second})
 	odd.Stacks = append(odd.Stacks, session.Stack{ID: 5, Frames: []uint64{base + 0x10}, Cut: true}, session.Stack{ID: 6, Frames: []uint64{base + 0x6c}})
-	odd.WrongFrees = []session.WrongFree{{Load: 2, Stack: 6, Address: 0xffff888000002000, Kind: "slab", PID: 9, Comm: "rmmod", Count: 2}}
+	rmmod := session.Party{Stack: 6, PID: 9, Comm: "rmmod"}
+	insmod := session.Party{Stack: 3, PID: 8, Comm: "insmod"}
+	odd.Loads[1].Mismatched = 1
+	odd.WrongFrees = []session.WrongFree{
+		{Load: 2, Wrong: session.Unallocated, Address: 0xffff888000002000, Kind: "slab", Party: rmmod, Count: 2},
+		{Load: 2, Wrong: session.Mismatched, Address: 0xffffc90000006000, Kind: "vmalloc", Function: "vfree", Party: rmmod, Count: 1,
+			Object: &session.Released{Size: 40, Kind: "slab", Function: "kmalloc_trace", Obtained: insmod}},
+		{Load: 2, Wrong: session.Double, Address: 0xffffc90000007000, Kind: "vmalloc", Function: "vfree", Party: rmmod, Count: 1,
+			Object: &session.Released{Kind: "vmalloc", Function: "vmalloc", Obtained: insmod, First: &rmmod}},
+	}
 	odd.Lost = []session.Lost{{Function: "kfree", Reason: "the table of objects was busy", Count: 3}}
 	odd.Unwatched = []session.Unwatched{{Function: "kmemdup", Reason: "no such function in this kernel"}}
 	odd.LoadError = "invalid argument"

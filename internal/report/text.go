@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"kedr/internal/leak"
+	"kedr/internal/session"
 )
 
 // rule ends every record.
@@ -25,6 +26,9 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 		fmt.Fprintf(w, "Target module: %q, init area at %x, core area at %x\n", r.Target.Name, uint64(l.Init), uint64(l.Core))
 		fmt.Fprintf(w, "Allocations: %d\nPossible leaks: %d\nUnallocated frees: %d\n",
 			l.Allocations, l.PossibleLeaks, l.UnallocatedFrees)
+		if l.Mismatched > 0 {
+			fmt.Fprintf(w, "Mismatched releases: %d\n", l.Mismatched)
+		}
 		if l.Loaded {
 			fmt.Fprintf(w, "The module is still loaded: what is listed below may yet be freed.\n")
 		}
@@ -55,7 +59,7 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 		if len(r.PossibleLeaks) > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "Unallocated frees:\n")
+		fmt.Fprintf(w, "%s:\n", wrongTitle(r.UnallocatedFrees))
 	}
 	var shown uint64
 	for _, u := range r.UnallocatedFrees {
@@ -63,11 +67,14 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 		t.process(u.Comm, u.PID, u.IRQ, u.Load, len(r.Loads))
 		fmt.Fprintf(w, "Address: %#x; stack trace of the deallocation:\n", uint64(u.Address))
 		t.stack(u.Stack, u.Cut)
+		t.object(u)
 		if u.Count > 1 {
 			fmt.Fprintf(w, "+%d more deallocation(s) with the same call stack.\n", u.Count-1)
 		}
 		w.WriteString(rule)
-		shown += u.Count
+		if u.Wrong != session.Mismatched {
+			shown += u.Count
+		}
 	}
 	if shown < r.UnallocatedFreesTotal {
 		fmt.Fprintf(w, "The information about only %d of the \"unallocated free\" events is shown above.\n", shown)
@@ -82,6 +89,45 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 type text struct {
 	w   *bufio.Writer
 	dir string
+}
+
+// wrongTitle is the ancestor's where there is nothing that it did not know.
+func wrongTitle(wrongs []leak.Wrong) string {
+	for _, w := range wrongs {
+		if w.Wrong != session.Unallocated {
+			return "Wrong releases"
+		}
+	}
+	return "Unallocated frees"
+}
+
+// object tells what a wrong release was about, where that is known.
+func (t text) object(u leak.Wrong) {
+	o := u.Object
+	if o == nil {
+		return
+	}
+	size := "of unknown size"
+	if o.Size > 0 {
+		size = fmt.Sprintf("of %s", count(o.Size, "byte"))
+	}
+	switch u.Wrong {
+	case session.Double:
+		fmt.Fprintf(t.w, "Double free: %s had released it already; stack trace of that:\n", who(o.First))
+		t.stack(o.First.Stack, o.First.Cut)
+		fmt.Fprintf(t.w, "The object, %s, came from %s", size, printable(o.Function))
+	case session.Mismatched:
+		fmt.Fprintf(t.w, "Mismatched release: %s is no match for this object, %s, from %s", printable(u.Function), size, printable(o.Function))
+	}
+	fmt.Fprintf(t.w, " (%s); stack trace of the allocation by %s:\n", o.Kind, who(&o.Obtained))
+	t.stack(o.Obtained.Stack, o.Obtained.Cut)
+}
+
+func who(p *leak.Party) string {
+	if p.IRQ {
+		return "<IRQ>"
+	}
+	return fmt.Sprintf("%s (PID: %d)", printable(p.Comm), p.PID)
 }
 
 func (t text) process(comm string, pid int32, irq bool, load uint32, loads int) {
@@ -180,6 +226,9 @@ func Verdict(r *leak.Report) string {
 	}
 	if n := r.UnallocatedFreesTotal; n > 0 {
 		found = append(found, count(n, "unallocated free"))
+	}
+	if n := r.MismatchedTotal; n > 0 {
+		found = append(found, count(n, "mismatched release"))
 	}
 	what := strings.Join(found, ", ")
 	if what == "" {

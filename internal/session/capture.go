@@ -55,6 +55,7 @@ type Load struct {
 	AllocatedBytes  uint64 `json:"allocated_bytes"`
 	Frees           uint64 `json:"frees"`
 	UnallocatedFree uint64 `json:"unallocated_frees"`
+	Mismatched      uint64 `json:"mismatched"`
 }
 
 // Stack is a call stack, innermost frame first. The first frame is the return
@@ -63,6 +64,9 @@ type Stack struct {
 	ID     uint64   `json:"id"`
 	Frames []uint64 `json:"frames"`
 	Cut    bool     `json:"cut,omitempty"` // there were more frames, or it could not be unwound
+	// Site is the address behind a jump by which the target got to the function, so
+	// that it left no frame: the first of Frames is the jumping function's caller.
+	Site uint64 `json:"site,omitempty"`
 }
 
 // Object is something that a target obtained.
@@ -79,17 +83,42 @@ type Object struct {
 	Time     time.Duration `json:"time,omitempty"` // since boot
 }
 
-// WrongFree is a call stack that gave back what no target had obtained.
+// What is wrong with a release.
+const (
+	Unallocated = "unallocated" // no target had obtained it
+	Double      = "double"      // a target had, and it was released already
+	Mismatched  = "mismatched"  // it is not this function's to release
+)
+
+// WrongFree is a call stack that gave back what it should not have.
 type WrongFree struct {
 	Load     uint32 `json:"load"`
-	Stack    uint64 `json:"stack"`
+	Wrong    string `json:"wrong"`
 	Address  uint64 `json:"address"` // of the first
 	Kind     string `json:"kind"`
 	Function string `json:"function,omitempty"`
-	PID      int32  `json:"pid"`
-	Comm     string `json:"comm"`
-	IRQ      bool   `json:"irq,omitempty"`
 	Count    uint64 `json:"count"`
+	Party
+
+	// Object is what is known of it, where a target had obtained it.
+	Object *Released `json:"object,omitempty"`
+}
+
+// Released is an object that was released wrongly.
+type Released struct {
+	Size     uint64 `json:"size"`
+	Kind     string `json:"kind"`
+	Function string `json:"function,omitempty"`
+	Obtained Party  `json:"obtained"`
+	First    *Party `json:"first,omitempty"` // its first release, of two
+}
+
+// Party is who did something, and by which call stack.
+type Party struct {
+	Stack uint64 `json:"stack"`
+	PID   int32  `json:"pid"`
+	Comm  string `json:"comm"`
+	IRQ   bool   `json:"irq,omitempty"`
 }
 
 // Symbol is a kernel address by name.

@@ -50,7 +50,6 @@ type meta struct {
 type metaProbe struct {
 	Symbol   string `json:"symbol"`
 	Kind     string `json:"kind"`
-	Page     bool   `json:"page,omitempty"`     // objects are kept by their struct page
 	Function string `json:"function,omitempty"` // empty: the call site tells
 }
 
@@ -85,7 +84,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
 	}
 	for _, pr := range p.Probes {
-		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind, Page: pr.Space != catalog.Memory}
+		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind}
 		if pr.Mechanism != plan.Tracepoint {
 			mp.Function = pr.Symbol
 		}
@@ -133,7 +132,7 @@ func (s *Session) Capture(settle time.Duration) (*Capture, error) {
 			ID: l.ID, Target: l.Target, Core: l.Core, Init: l.Init, Sections: l.Sections,
 			Loaded: l.Loaded, Unloaded: l.Unloaded,
 			Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes,
-			Frees: l.Frees, UnallocatedFree: l.WrongFrees,
+			Frees: l.Frees, UnallocatedFree: l.WrongFrees, Mismatched: l.Mismatched,
 		})
 	}
 	if err := s.captureObjects(c); err != nil {
@@ -160,14 +159,9 @@ func (s *Session) captureObjects(c *Capture) error {
 	}
 	// Oldest first: a map has no order, a report should have.
 	slices.SortFunc(objects, func(a, b probe.Object) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Address, b.Address))
 	})
-	pages := probe.Pages{}
-	if slices.ContainsFunc(s.meta.Probes, func(p metaProbe) bool { return p.Page }) {
-		if pages, err = s.set.Pages(); err != nil {
-			return err
-		}
-	}
+	var sites []uint64                // that stand for a whole stack
 	stacks := make(map[uint64]uint64) // id, or call site where there was no room for a stack
 	stack := func(id, callSite uint64) (uint64, error) {
 		if out, ok := stacks[id]; ok && id != 0 {
@@ -176,6 +170,7 @@ func (s *Session) captureObjects(c *Capture) error {
 		if id == 0 {
 			if _, ok := stacks[callSite]; !ok {
 				stacks[callSite] = callSite
+				sites = append(sites, callSite)
 				c.Stacks = append(c.Stacks, Stack{ID: callSite, Frames: []uint64{callSite}, Cut: true})
 			}
 			return callSite, nil
@@ -185,7 +180,7 @@ func (s *Session) captureObjects(c *Capture) error {
 			return 0, err
 		}
 		stacks[id] = id
-		c.Stacks = append(c.Stacks, Stack{ID: id, Frames: st.Frames, Cut: st.Cut})
+		c.Stacks = append(c.Stacks, Stack{ID: id, Frames: st.Frames, Cut: st.Cut, Site: st.Site})
 		return id, nil
 	}
 	for _, o := range objects {
@@ -194,35 +189,15 @@ func (s *Session) captureObjects(c *Capture) error {
 			return err
 		}
 		out := Object{
-			Load: o.Load, Stack: id, Address: o.Key, Size: o.Size, PID: o.PID, Comm: o.Comm, IRQ: o.IRQ, Time: o.Time,
+			Load: o.Load, Stack: id, Address: o.Address, Size: o.Size, PID: o.PID, Comm: o.Comm, IRQ: o.IRQ, Time: o.Time,
 		}
 		if p, ok := s.probe(o.Probe); ok {
 			out.Kind, out.Function = p.Kind, p.Function
-			if p.Page {
-				out.Address = pages.Address(o.Key)
-			}
 		}
 		c.Objects = append(c.Objects, out)
 	}
-	wrongs, err := s.set.Wrongs()
-	if err != nil {
+	if err := s.captureWrongs(c, stack); err != nil {
 		return err
-	}
-	for _, w := range wrongs {
-		id, err := stack(w.Stack, 0)
-		if err != nil {
-			return err
-		}
-		out := WrongFree{
-			Load: w.Load, Stack: id, Address: w.Address, PID: w.PID, Comm: w.Comm, IRQ: w.IRQ, Count: w.Count,
-		}
-		if p, ok := s.probe(w.Probe); ok {
-			out.Kind, out.Function = p.Kind, p.Function
-			if p.Page {
-				out.Address = pages.Address(w.Address)
-			}
-		}
-		c.WrongFrees = append(c.WrongFrees, out)
 	}
 	if len(c.Stacks) == 0 {
 		return nil
@@ -234,6 +209,53 @@ func (s *Session) captureObjects(c *Capture) error {
 	c.Symbols = make(map[uint64]Symbol, len(symbols))
 	for a, sym := range symbols {
 		c.Symbols[a] = Symbol{Function: sym.Name, Offset: sym.Offset, Size: sym.Size, Module: sym.Module}
+	}
+	// Of calls without a stack of their own only the site is known.
+	for _, callSite := range sites {
+		if sym, ok := s.set.Name(callSite); ok {
+			c.Symbols[callSite] = Symbol{Function: sym.Name, Offset: sym.Offset, Size: sym.Size, Module: sym.Module}
+		}
+	}
+	return nil
+}
+
+func (s *Session) captureWrongs(c *Capture, stack func(id, callSite uint64) (uint64, error)) error {
+	wrongs, err := s.set.Wrongs()
+	if err != nil {
+		return err
+	}
+	party := func(p probe.Party) (Party, error) {
+		id, err := stack(p.Stack, p.CallSite)
+		return Party{Stack: id, PID: p.PID, Comm: p.Comm, IRQ: p.IRQ}, err
+	}
+	for _, w := range wrongs {
+		out := WrongFree{
+			Load: w.Load, Address: w.Address, Count: w.Count,
+			Wrong: [...]string{Unallocated, Double, Mismatched}[w.What%3],
+		}
+		if out.Party, err = party(w.Party); err != nil {
+			return err
+		}
+		if p, ok := s.probe(w.Probe); ok {
+			out.Kind, out.Function = p.Kind, p.Function
+		}
+		if w.Known {
+			out.Object = &Released{Size: w.Size}
+			if out.Object.Obtained, err = party(w.Obtained); err != nil {
+				return err
+			}
+			if p, ok := s.probe(w.ObjectProbe); ok {
+				out.Object.Kind, out.Object.Function = p.Kind, p.Function
+			}
+			if w.What == probe.Double {
+				first, err := party(w.Released)
+				if err != nil {
+					return err
+				}
+				out.Object.First = &first
+			}
+		}
+		c.WrongFrees = append(c.WrongFrees, out)
 	}
 	return nil
 }

@@ -12,6 +12,11 @@ static __always_inline struct load *load_of(__u32 id)
 	return bpf_map_lookup_elem(&loads, &i);
 }
 
+static __always_inline __u32 load_now(int t)
+{
+	return t < MAX_TARGETS && t >= 0 ? loaded[t].load : 0;
+}
+
 static __always_inline void strike(struct object *old)
 {
 	struct load *ld = load_of(old->load);
@@ -27,86 +32,117 @@ static __always_inline void strike(struct object *old)
 	}
 }
 
-/*
- * Forgets the object with this key; false if there was none. The object is
- * struck off before it is deleted, for the element may be used again at once.
- */
-static __always_inline bool forget(__u64 key)
+static __always_inline struct object *find(__u64 key)
 {
-	__u32 *f = filter_slot(key);
-	struct object *old;
+	return *filter_slot(key) ? bpf_map_lookup_elem(&objects, &key) : NULL;
+}
 
-	if (!*f)
-		return false;
-	old = bpf_map_lookup_elem(&objects, &key);
-	if (!old)
-		return false;
+/*
+ * Forgets an object. It is struck off before it is deleted, for the element may be
+ * used again at once.
+ */
+static __always_inline void forget(__u64 key, struct object *old)
+{
 	strike(old);
 	if (bpf_map_delete_elem(&objects, &key)) {
 		lose(LOST_OBJECTS_BUSY);
-		return true;
+		return;
 	}
-	__sync_fetch_and_add(f, -1);
-	return true;
+	__sync_fetch_and_add(filter_slot(key), -1);
 }
 
-static __always_inline bool known(__u64 key)
+/* An address that may be obtained several times has as many keys. */
+static __always_inline __u64 free_key(__u64 key)
 {
-	return *filter_slot(key) && bpf_map_lookup_elem(&objects, &key);
+	if (!spec.counted)
+		return key;
+	for (__u32 i = 0; i < MAX_COUNTED; i++) {
+		if (!find(key + i))
+			return key + i;
+	}
+	lose(LOST_COUNTED);
+	return 0;
 }
 
-/* Enters an object that target t obtained. */
-static __always_inline void remember(void *ctx, struct scratch *s, int t, __u64 call_site,
-				     __u64 key, __u64 size)
+static __always_inline __u64 last_key(__u64 key)
 {
-	__u32 *f = filter_slot(key);
-	struct object *o = &s->object, *old = NULL;
-	struct stack *st;
-	struct load *ld;
-	__u32 pid = bpf_get_current_pid_tgid();
-	__u32 id = t < MAX_TARGETS && t >= 0 ? loaded[t].load : 0;
-	bool same;
-	long err;
+	if (!spec.counted)
+		return key;
+	for (__u32 i = 0; i < MAX_COUNTED - 1; i++) {
+		if (!find(key + 1))
+			break;
+		key++;
+	}
+	return key;
+}
+
+/* What the objects of one call have in common. */
+struct entry {
+	struct scratch *s;
+	struct stack *stack; /* NULL: there was no room */
+	struct load *load;
+};
+
+/* Prepares to enter what a target obtained; s->object is what they have in common. */
+static __always_inline bool prepare(void *ctx, struct scratch *s, const struct caller *c, __u64 size,
+				    __u64 owner, struct entry *e)
+{
+	struct object *o = &s->object;
+	__u32 id = load_now(c->t);
 
 	if (!id)
-		return;
-	if (*f)
-		old = bpf_map_lookup_elem(&objects, &key);
-	same = old && old->inner && old->pid == pid && !spec.tracepoint;
-	if (same && old->call_site == call_site) {
-		/* The same call, seen already where it reached the allocator. */
-		old->inner = 0;
-		old->probe = spec.id;
-		return;
-	}
-	ld = load_of(id);
-	if (!ld) {
+		return false;
+	e->s = s;
+	e->load = load_of(id);
+	if (!e->load) {
 		lose(LOST_LOADS_FULL);
-		return;
+		return false;
 	}
-	if (old)
-		strike(old);
-	else
-		__sync_fetch_and_add(f, 1);
-	if (same) {
-		/* Likewise, with another function of the target for its caller. */
-		__sync_fetch_and_add(&ld->frees, -1ULL);
-		__sync_fetch_and_add(&ld->allocations, -1ULL);
-		__sync_fetch_and_add(&ld->allocated_bytes, -old->size);
-	}
-
 	o->size = size;
-	o->call_site = call_site;
+	o->call_site = c->site;
 	o->time = bpf_ktime_get_boot_ns();
+	o->owner = owner;
 	o->load = id;
-	o->pid = pid;
+	o->pid = bpf_get_current_pid_tgid();
+	o->kinds = spec.kinds;
 	o->probe = spec.id;
 	o->irq = in_irq();
 	o->inner = spec.tracepoint;
 	bpf_get_current_comm(o->comm, sizeof(o->comm));
-	o->stack = stack_id(ctx, s, call_site, id, false, &st);
+	o->stack = stack_id(ctx, s, c, id, STACK_OBTAINED, &e->stack);
+	return true;
+}
+
+/*
+ * The object at this key, if it is what this very call has obtained, seen already
+ * inside of it, where it reached the allocator.
+ */
+static __always_inline struct object *seen_inside(__u64 key)
+{
+	struct object *old = spec.tracepoint ? NULL : find(key);
+
+	return old && old->inner && old->pid == (__u32)bpf_get_current_pid_tgid() ? old : NULL;
+}
+
+static __always_inline void enter_object(const struct entry *e, __u64 addr)
+{
+	struct object *o = &e->s->object, *old;
+	struct load *ld = e->load;
+	__u64 key = free_key(key_of(addr));
+	__u32 *f;
+	long err;
+
+	if (!key)
+		return;
+	f = filter_slot(key);
+	old = find(key);
+	if (old)
+		strike(old);
+	else
+		__sync_fetch_and_add(f, 1);
+	o->address = shown(addr);
 	__sync_fetch_and_add(&ld->allocations, 1);
-	__sync_fetch_and_add(&ld->allocated_bytes, size);
+	__sync_fetch_and_add(&ld->allocated_bytes, o->size);
 	err = bpf_map_update_elem(&objects, &key, o, BPF_ANY);
 	if (err) {
 		if (!old)
@@ -115,59 +151,161 @@ static __always_inline void remember(void *ctx, struct scratch *s, int t, __u64 
 		return;
 	}
 	__sync_fetch_and_add(&ld->live, 1);
-	if (st) {
-		__sync_fetch_and_add(&st->live, 1);
-		__sync_fetch_and_add(&st->live_bytes, size);
-		__sync_fetch_and_add(&st->total, 1);
-		__sync_fetch_and_add(&st->total_bytes, size);
+	if (e->stack) {
+		__sync_fetch_and_add(&e->stack->live, 1);
+		__sync_fetch_and_add(&e->stack->live_bytes, o->size);
+		__sync_fetch_and_add(&e->stack->total, 1);
+		__sync_fetch_and_add(&e->stack->total_bytes, o->size);
 	}
 }
 
-/* Enters a release by target t of what no target had obtained. */
-static __always_inline void wrong_free(void *ctx, int t, __u64 call_site, __u64 addr)
+/* Enters an object that a target obtained. */
+static __always_inline void remember(void *ctx, struct scratch *s, const struct caller *c, __u64 addr,
+				     __u64 size, __u64 owner)
 {
-	__u32 id = t < MAX_TARGETS && t >= 0 ? loaded[t].load : 0;
-	__u32 pid = bpf_get_current_pid_tgid();
-	struct scratch *s;
-	struct wrong *w, *old;
-	struct load *ld;
+	struct object *old = seen_inside(key_of(addr));
+	struct entry e;
+
+	if (old && old->call_site == c->site) {
+		old->inner = 0;
+		old->probe = spec.id;
+		old->kinds = spec.kinds;
+		return;
+	}
+	if (!prepare(ctx, s, c, size, owner, &e))
+		return;
+	if (old) {
+		/* With another function of the target for its caller: it counts once. */
+		__sync_fetch_and_add(&e.load->frees, -1ULL);
+		__sync_fetch_and_add(&e.load->allocations, -1ULL);
+		__sync_fetch_and_add(&e.load->allocated_bytes, -old->size);
+	}
+	enter_object(&e, addr);
+}
+
+static __always_inline void who_obtained(struct party *p, const struct object *o)
+{
+	p->stack = o->stack;
+	p->call_site = o->call_site;
+	p->pid = o->pid;
+	p->irq = o->irq;
+	__builtin_memcpy(p->comm, o->comm, sizeof(p->comm));
+}
+
+static __always_inline void who_am_i(struct party *p, __u64 call_site)
+{
+	p->call_site = call_site;
+	p->pid = bpf_get_current_pid_tgid();
+	p->irq = in_irq();
+	bpf_get_current_comm(p->comm, sizeof(p->comm));
+}
+
+static __always_inline void need(__u64 stack)
+{
+	struct stack *st = bpf_map_lookup_elem(&stacks, &stack);
+
+	if (st)
+		st->needed = 1;
+}
+
+static __always_inline struct freed *freed_slot(__u64 key)
+{
+	__u32 i = ((key >> 3) * 0x9e3779b97f4a7c15ULL) >> (64 - FREED_BITS);
+
+	return bpf_map_lookup_elem(&freed, &i);
+}
+
+/* The memory is somebody else's now, who may give it to a target to free. */
+static __always_inline void taken_by_others(__u64 addr)
+{
+	__u64 key = key_of(addr);
+	struct freed *f = freed_slot(key);
+
+	if (f && f->key == key)
+		f->key = 0;
+}
+
+/* Notes who released an object, should it be released once more. */
+static __always_inline void note_release(void *ctx, struct scratch *s, const struct caller *c, __u64 key,
+					 const struct object *old)
+{
+	struct freed *f = freed_slot(key);
+	struct stack *st;
+
+	if (!f)
+		return;
+	f->key = 0;
+	barrier();
+	f->time = bpf_ktime_get_boot_ns();
+	f->size = old->size;
+	f->load = old->load;
+	f->probe = old->probe;
+	who_obtained(&f->obtained, old);
+	who_am_i(&f->released, c->site);
+	f->released.stack = 0;
+	if (c->t >= 0)
+		f->released.stack = stack_id(ctx, s, c, old->load, STACK_RELEASED, &st);
+	f->end = f->time;
+	barrier();
+	f->key = key;
+}
+
+/*
+ * Enters a wrong release by a target. The first one with a stack is kept with what
+ * is known of the object, further ones are counted.
+ */
+static __always_inline void wrong_release(void *ctx, struct scratch *s, const struct caller *c, __u64 addr,
+					  __u64 key, const struct object *object)
+{
+	struct wrong *w = &s->wrong, *old;
+	__u32 id = load_now(c->t);
+	struct freed *before = NULL;
+	struct load *ld = load_of(id);
 	struct stack *st;
 	__u64 stack;
-	long err;
 
-	ld = load_of(id);
-	if (!id || !ld || call_leads(t, call_site) != LEADS_HERE)
+	if (!id || !ld)
 		return;
-	s = enter();
-	if (!s)
+	if (!object)
+		before = freed_slot(key);
+	if (before && (before->key != key || before->end != before->time))
+		before = NULL;
+	w->what = object ? WRONG_MISMATCHED : before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
+	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, 1);
+	stack = stack_id(ctx, s, c, id, STACK_WRONG + w->what, &st);
+	if (!stack)
 		return;
-	stack = stack_id(ctx, s, call_site, id, true, &st);
-	if (!stack) {
-		__sync_fetch_and_add(&ld->wrong_frees, 1);
-		goto out;
-	}
 	old = bpf_map_lookup_elem(&wrongs, &stack);
-	__sync_fetch_and_add(&ld->wrong_frees, 1);
 	if (old) {
 		__sync_fetch_and_add(&old->count, 1);
-		old->address = addr;
-		old->pid = pid;
-		goto out;
+		return;
 	}
-	w = &s->wrong;
-	w->address = addr;
+	w->address = shown(addr);
 	w->time = bpf_ktime_get_boot_ns();
 	w->count = 1;
 	w->load = id;
-	w->pid = pid;
 	w->probe = spec.id;
-	w->irq = in_irq();
-	bpf_get_current_comm(w->comm, sizeof(w->comm));
-	err = bpf_map_update_elem(&wrongs, &stack, w, BPF_ANY);
-	if (err)
+	w->known = 0;
+	w->size = 0;
+	who_am_i(&w->self, c->site);
+	w->self.stack = stack;
+	if (object) {
+		w->known = 1;
+		w->size = object->size;
+		w->object_probe = object->probe;
+		who_obtained(&w->obtained, object);
+		need(w->obtained.stack);
+	} else if (before) {
+		w->known = 1;
+		w->size = before->size;
+		w->object_probe = before->probe;
+		w->obtained = before->obtained;
+		w->released = before->released;
+		need(w->obtained.stack);
+		need(w->released.stack);
+	}
+	if (bpf_map_update_elem(&wrongs, &stack, w, BPF_ANY))
 		lose(LOST_WRONG_FULL);
-out:
-	leave(s);
 }
 
 #endif

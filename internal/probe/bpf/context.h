@@ -20,24 +20,45 @@ static __always_inline bool in_irq(void)
 	return count & (HARDIRQ_NMI_MASK | SOFTIRQ_OFFSET);
 }
 
+const volatile __u32 depths = 1; /* how many rooms there are */
+
+/*
+ * A call: where it returns to, and the address behind the instruction that made
+ * it. These are two only where the target has jumped to the function.
+ */
+struct caller {
+	__u64 ret, site;
+	__u64 slot; /* where the return address lies; 0: unknown */
+	int t; /* the target; -1: none */
+};
+
 static __always_inline struct scratch *enter(void)
 {
-	__u32 zero = 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	__u32 zero = 0, depth;
+	struct scratch *first = bpf_map_lookup_elem(&scratch, &zero), *s;
 
-	if (!s)
+	if (!first)
 		return NULL;
-	if (s->busy) {
+	depth = first->depth;
+	if (depth >= depths) {
 		lose(LOST_NESTED);
 		return NULL;
 	}
-	s->busy = 1;
+	s = first;
+	if (depth)
+		s = bpf_map_lookup_elem(&scratch, &depth);
+	if (s)
+		first->depth = depth + 1;
 	return s;
 }
 
-static __always_inline void leave(struct scratch *s)
+static __always_inline void leave(void)
 {
-	s->busy = 0;
+	__u32 zero = 0;
+	struct scratch *first = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (first && first->depth)
+		first->depth--;
 }
 
 /*
@@ -78,13 +99,26 @@ static __always_inline void unwind(void *ctx, struct scratch *s, __u64 call_site
 	st->cut = st->frames >= MAX_FRAMES;
 }
 
-static __always_inline bool passes_through(__u64 addr)
+/*
+ * Whether addr is in a function that allocates for its caller. The ranges are sorted,
+ * and don't overlap. A global function: the verifier looks at it once, not once a way
+ * through the search.
+ */
+__noinline int passes_through(__u64 addr)
 {
-	for (__u32 i = 0; i < MAX_THROUGH; i++) {
-		if (i >= spec.throughs)
+	__u32 lo = 0, hi = spec.throughs;
+
+	for (__u32 i = 0; i < 6; i++) {
+		__u32 mid = (lo + hi) / 2;
+
+		if (lo >= hi || mid >= MAX_THROUGH)
 			break;
-		if (addr - spec.through[i].base < spec.through[i].size)
+		if (addr - spec.through[mid].base < spec.through[mid].size)
 			return true;
+		if (addr < spec.through[mid].base)
+			hi = mid;
+		else
+			lo = mid + 1;
 	}
 	return false;
 }
@@ -104,12 +138,13 @@ static __always_inline __u64 caller_beyond(void *ctx, struct scratch *s, __u64 c
 		if (!passes_through(st->frame[i]))
 			return st->frame[i];
 	}
-	return 0;
+	return call_site;
 }
 
 static __always_inline bool same_stack(const struct stack *a, const struct stack *b)
 {
-	if (a->frames != b->frames || a->load != b->load || a->wrong != b->wrong)
+	if (a->frames != b->frames || a->load != b->load || a->role != b->role ||
+	    a->site != b->site)
 		return false;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= a->frames)
@@ -124,16 +159,18 @@ static __always_inline bool same_stack(const struct stack *a, const struct stack
  * Finds or stores the stack of this call, and returns its id; 0: no room. The
  * id is a hash, but two stacks never share one: all frames are compared.
  */
-static __always_inline __u64 stack_id(void *ctx, struct scratch *s, __u64 call_site, __u32 load,
-				      bool wrong, struct stack **entry)
+static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct caller *c,
+				      __u32 load, __u32 role, struct stack **entry)
 {
 	struct stack *st = &s->stack, *old;
 	__u64 id;
 
-	unwind(ctx, s, call_site);
+	unwind(ctx, s, c->ret);
 	st->load = load;
-	st->wrong = wrong;
-	id = ((__u64)load << 1 | wrong) + 1;
+	st->role = role;
+	st->site = c->site == c->ret ? 0 : c->site;
+	st->needed = role >= STACK_WRONG;
+	id = (((__u64)load << 3 | role) + 1) ^ st->site;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= st->frames)
 			break;
@@ -160,7 +197,9 @@ static __always_inline __u64 stack_id(void *ctx, struct scratch *s, __u64 call_s
 		}
 		id++;
 	}
-	lose(LOST_STACKS_FULL);
+	/* Without the stack of a release nothing is wrong in the account. */
+	if (role != STACK_RELEASED)
+		lose(LOST_STACKS_FULL);
 	*entry = NULL;
 	return 0;
 }
@@ -178,7 +217,13 @@ static __always_inline __u64 stack_id(void *ctx, struct scratch *s, __u64 call_s
 #define MAX_ARGS 6
 #define FRAME_WORDS (MAX_ARGS + 4)
 
-static __always_inline __u64 frame_caller(void *ctx, const __u64 *w)
+/*
+ * Which word the return into the caller is; 0: it can't be told. From 7.0 on a
+ * trampoline with exit programs may be entered by a jump, which leaves no return
+ * into the function (DYNAMIC_FTRACE_WITH_JMP): then it is the word in its place,
+ * if the loader has seen that on a call whose caller it knows.
+ */
+static __always_inline __u32 caller_word(void *ctx, const __u64 *w)
 {
 	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx);
 	__u32 n = spec.args;
@@ -186,10 +231,23 @@ static __always_inline __u64 frame_caller(void *ctx, const __u64 *w)
 	if (n > MAX_ARGS)
 		return 0;
 	if (w[n + 2] - ip <= 16)
-		return w[n + 3];
-	if (w[n + 1] - ip <= 16)
-		return w[n + 2];
+		return n + 3;
+	if (w[n + 1] - ip <= 16 || layout.jumps)
+		return n + 2;
 	return 0;
+}
+
+static __always_inline bool from_frame(void *ctx, const __u64 *w, struct caller *c)
+{
+	__u32 n = spec.args, at = caller_word(ctx, w);
+
+	if (!at || n > MAX_ARGS) {
+		lose(LOST_FRAME);
+		return false;
+	}
+	c->slot = (__u64)ctx + 8 * at;
+	c->ret = at == n + 3 ? w[n + 3] : w[n + 2];
+	return true;
 }
 
 /*
@@ -310,6 +368,71 @@ __noinline int call_leads(__u32 t, __u64 addr)
 	i = tg->section[section].elsewhere + offset / 64;
 	word = bpf_map_lookup_elem(&elsewhere, &i);
 	return word && *word >> (offset % 64) & 1 ? LEADS_ELSEWHERE : LEADS_ANYWHERE;
+}
+
+/*
+ * Finds the jump of a target that led here. A trampoline knows where its return
+ * address lies, which is proof; a tracepoint knows only what it is, and that it
+ * lies above on the same stack. The stack may begin anywhere in its 16 KB.
+ */
+__noinline int claim(__u64 here, __u64 slot, __u64 ret)
+{
+	for (__u32 half = 0; half < 2; half++) {
+		__u64 key = (here >> STACK_SHIFT) + half;
+		struct notes *ns = bpf_map_lookup_elem(&notes, &key);
+
+		if (!ns)
+			continue;
+		for (__u32 i = 0; i < MAX_NOTES; i++) {
+			__u32 at = ns->n - 1 - i;
+			struct note *note;
+
+			if (at >= MAX_NOTES)
+				break;
+			note = &ns->at[at];
+			if (note->ret != ret || (slot ? note->sp != slot : note->sp <= here))
+				continue;
+			/* Those above it have returned. */
+			__sync_fetch_and_add(&noted, (__u64)at - ns->n);
+			ns->n = at;
+			return at + 1 + half * MAX_NOTES;
+		}
+	}
+	return 0;
+}
+
+/* Says who called, and whether that was a call to what is probed. */
+static __always_inline void attribute(void *ctx, struct caller *c)
+{
+	c->site = c->ret;
+	c->t = target_of(c->ret);
+	if (c->t < 0 && spec.tails && noted) {
+		int n = claim((__u64)ctx, c->slot, c->ret) - 1;
+		__u64 key = ((__u64)ctx >> STACK_SHIFT) + (n >= MAX_NOTES);
+		struct notes *ns;
+
+		if (n < 0 || !(ns = bpf_map_lookup_elem(&notes, &key)))
+			return;
+		c->site = ns->at[n % MAX_NOTES].site;
+		c->t = ns->at[n % MAX_NOTES].target;
+	}
+}
+
+/* The same for an allocation, whose caller may be beyond functions in between. */
+static __always_inline bool attribute_beyond(void *ctx, struct caller *c)
+{
+	attribute(ctx, c);
+	if (c->t < 0 && passes_through(c->ret)) {
+		struct scratch *s = enter();
+
+		if (!s)
+			return false;
+		c->ret = caller_beyond(ctx, s, c->ret);
+		c->slot = 0;
+		leave();
+		attribute(ctx, c);
+	}
+	return c->t >= 0 && call_leads(c->t, c->site) != LEADS_ELSEWHERE;
 }
 
 #endif

@@ -44,6 +44,8 @@ int file_info(struct iter_map_elem *ctx)
 	      ld->core);
 	print(seq, "Allocations: %llu\nPossible leaks: %llu\nUnallocated frees: %llu\n",
 	      ld->allocations, ld->live, ld->wrong_frees);
+	if (ld->mismatched)
+		print(seq, "Mismatched releases: %llu\n", ld->mismatched);
 	return 0;
 }
 
@@ -119,6 +121,8 @@ static __always_inline long print_stack(struct seq_file *seq, __u32 load, struct
 {
 	long err = 0;
 
+	if (st->site)
+		err |= print_frame(seq, load, ld, tg, st->site);
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= st->frames)
 			break;
@@ -132,15 +136,6 @@ static __always_inline long print_process(struct seq_file *seq, const char *comm
 	if (irq)
 		return print(seq, "<IRQ>\n");
 	return print(seq, "Process: %s (PID: %d)\n", comm, pid);
-}
-
-/* Pages are kept by their struct page, and known to users by their address. */
-static __always_inline __u64 shown(__u64 address)
-{
-	if (vmemmap_base && address - vmemmap_base < 1ULL << 40)
-		return page_offset_base +
-		       (address - vmemmap_base) / (layout.struct_page ?: 64) * 4096;
-	return address;
 }
 
 #define RULE "----------------------------------------\n"
@@ -176,7 +171,7 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	st = bpf_map_lookup_elem(&stacks, &stack);
 	if (st && st->printed == ctx->meta->session_id)
 		return 0;
-	address = shown(*key);
+	address = o->address;
 
 	err = print_process(seq, o->comm, o->pid, o->irq);
 	if (o->size)
@@ -221,9 +216,13 @@ int file_unallocated_frees(struct iter_map_elem *ctx)
 	st = bpf_map_lookup_elem(&stacks, &stack);
 	if (!tg || !st)
 		return 0;
-	print_process(seq, w->comm, w->pid, w->irq);
-	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", shown(w->address));
+	print_process(seq, w->self.comm, w->self.pid, w->self.irq);
+	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", w->address);
 	print_stack(seq, i, ld, tg, st);
+	if (w->what == WRONG_DOUBLE)
+		print(seq, "It had been released already.\n");
+	if (w->what == WRONG_MISMATCHED)
+		print(seq, "It is not this function's to release.\n");
 	if (w->count > 1)
 		print(seq, "+%llu more deallocation(s) with the same call stack.\n", w->count - 1);
 	print(seq, RULE);
@@ -237,7 +236,7 @@ int file_symbols(struct iter_map_elem *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	struct stack *st = ctx->value;
 
-	if (!st || (!st->live && !st->wrong))
+	if (!st || (!st->live && !st->needed))
 		return 0;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= st->frames)

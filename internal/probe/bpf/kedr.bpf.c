@@ -2,7 +2,9 @@
 /* One object of all programs: they share their maps and globals. */
 #include "obtain.c"
 #include "release.c"
+#include "note.c"
 #include "module.c"
+#include "query.c"
 #include "files.c"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -24,7 +24,9 @@
 #define MAX_FRAMES 64
 #define MAX_STRING 4096
 #define MAX_BULK 65536
-#define MAX_THROUGH 16
+#define MAX_BULK_SHORT 128 /* before 5.17 */
+#define MAX_THROUGH 32
+#define MAX_COUNTED 8 /* times that one address may be obtained; low bits of a key */
 #define NAME_LEN 56 /* MODULE_NAME_LEN on 64-bit */
 #define COMM_LEN 16
 #define FILTER_BITS 16
@@ -40,6 +42,9 @@ enum lost_reason {
 	LOST_NESTED,
 	LOST_LOADS_FULL,
 	LOST_WRONG_FULL,
+	LOST_LIST,
+	LOST_COUNTED,
+	LOST_NOTES,
 	LOST_MAX,
 };
 
@@ -58,15 +63,31 @@ enum space {
 	SPACE_PAGE_VIRT, /* the linear address of a page */
 };
 
+/* When a function has obtained something. */
+enum succeeds {
+	SUCCEEDS_ALWAYS,
+	SUCCEEDS_ZERO, /* when it returns 0 */
+	SUCCEEDS_NONZERO,
+};
+
+/* What is wrong with a release. */
+enum wrong_release {
+	WRONG_UNALLOCATED, /* of what no target had obtained */
+	WRONG_DOUBLE, /* of what a target had obtained, and was released already */
+	WRONG_MISMATCHED, /* by a function, or to an owner, of other objects */
+};
+
 enum size_from {
 	SIZE_UNKNOWN,
 	SIZE_ARG, /* a * b, b being 1 where the function has none */
 	SIZE_ORDER, /* PAGE_SIZE << a */
 	SIZE_FIELD, /* a 32-bit field behind the pointer a */
 	SIZE_STRING, /* of the string returned, its end included */
+	SIZE_PAGES, /* PAGE_SIZE * a */
 };
 
 #define NO_ARG 0xff
+#define KIND_ORDERED (1U << 31) /* among the kinds: whole pages, a power of two of them */
 
 struct range {
 	__u64 base, size;
@@ -93,6 +114,20 @@ struct probe_spec {
 	__u8 twin; /* the second of two programs on one tracepoint */
 	__u8 throughs; /* how many of the ranges are used */
 	__u8 check_only; /* the release itself is seen elsewhere */
+	__u8 tag; /* distinguishes objects that share an address; 0: memory */
+	__u8 counted; /* one address may be obtained several times */
+	__u8 foreign; /* others' objects may be released: that is nothing wrong */
+	__u8 succeeds;
+	__u8 owner; /* argument that the object has to go back to */
+	__u8 last; /* released when the 32 bits at last_offset behind this argument are 1 */
+	__u8 list; /* argument with a list instead of the array, which is not followed */
+	__u8 fills; /* entries of the array that were there before are passed over */
+	__u8 compare_size; /* a release names the size, and it has to be the object's */
+	__u8 tails; /* some calls of the target are jumps: look for their notes */
+	__u32 kinds; /* what is handed out, a bit a kind; what is taken back */
+	__u32 last_offset;
+	__u32 inside; /* where in its block an object lies */
+	__u32 pad;
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
 
@@ -104,7 +139,7 @@ struct kernel_layout {
 	__u32 kallsyms, symtab, num_symtab;
 	__u32 sym_size, sym_value;
 	__u32 struct_page;
-	__u32 pad;
+	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
 };
 
 struct target {
@@ -129,42 +164,72 @@ struct load {
 	__u32 state;
 	__u64 core, init;
 	__u64 loaded, unloaded; /* ns since boot */
-	__u64 allocations, allocated_bytes, frees, wrong_frees, live;
+	__u64 allocations, allocated_bytes, frees, wrong_frees, live, mismatched;
 	__u64 section[MAX_SECTIONS]; /* all 0: not the file that we know */
 };
 
 struct object {
+	__u64 address; /* as its users know it */
 	__u64 size;
 	__u64 stack;
 	__u64 call_site;
 	__u64 time;
+	__u64 owner; /* what it was taken from; 0: unknown */
 	__u32 load;
 	__u32 pid;
+	__u32 kinds; /* whose releases take it back, a bit a kind */
 	__u16 probe;
 	__u8 irq;
 	__u8 inner; /* seen inside a function that may be watched too */
-	__u32 pad;
 	char comm[COMM_LEN];
+};
+
+/* Who did something, and where. */
+struct party {
+	__u64 stack; /* 0: there was no room for it */
+	__u64 call_site;
+	__u32 pid;
+	__u8 irq;
+	__u8 pad[3];
+	char comm[COMM_LEN];
+};
+
+/* The last release of an object with this key. */
+struct freed {
+	__u64 key, time;
+	__u64 size;
+	__u32 load;
+	__u16 probe; /* that handed it out */
+	__u16 pad;
+	struct party obtained, released;
+	__u64 end; /* time again: it was written whole */
 };
 
 struct wrong {
 	__u64 address;
 	__u64 time;
 	__u64 count;
+	__u64 size; /* of the object, where it is known */
 	__u32 load;
-	__u32 pid;
 	__u16 probe;
-	__u8 irq;
-	__u8 pad1;
+	__u8 what;
+	__u8 known; /* obtained and released say more */
+	__u16 object_probe;
+	__u16 pad1;
 	__u32 pad;
-	char comm[COMM_LEN];
+	struct party self, obtained, released;
 };
+
+enum stack_role { STACK_OBTAINED, STACK_RELEASED, STACK_WRONG /* and what is wrong */ };
 
 struct stack {
 	__u32 load;
 	__u32 frames;
 	__u32 cut;
-	__u32 wrong; /* of a wrong free */
+	__u32 role;
+	__u32 needed; /* by a report, though nothing of it is outstanding */
+	__u32 pad;
+	__u64 site; /* a jump of the target, which has left no frame; 0: none */
 	__u64 live, live_bytes;
 	__u64 total, total_bytes;
 	__u64 printed; /* the last reading of a file that showed it */
@@ -212,6 +277,7 @@ __u32 load_count;
 __u64 lost[MAX_PROBES * LOST_MAX];
 __u64 rescued[MAX_PROBES]; /* events that only the second program has seen */
 __u64 vmemmap_base, page_offset_base;
+__u64 noted; /* jumps that were noted: 0 spares a lookup */
 /*
  * Each CPU's preemption counter, by address (arch/x86/include/asm/preempt.h: a
  * variable of its own up to 6.1 and from 6.15, in pcpu_hot between); 0: unknown.
@@ -232,7 +298,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, struct stack);
 } stacks SEC(".maps");
@@ -243,6 +309,46 @@ struct {
 	__type(key, __u64); /* a stack */
 	__type(value, struct wrong);
 } wrongs SEC(".maps");
+
+/*
+ * What was released lately, to tell a second release: a slot a hash value, the next
+ * one in it takes the place of the last.
+ */
+#define FREED_BITS 13
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << FREED_BITS);
+	__type(key, __u32);
+	__type(value, struct freed);
+} freed SEC(".maps");
+
+/* A jump of a target to what is probed, and not arrived there yet. */
+struct note {
+	__u64 sp; /* where the return address lies */
+	__u64 ret;
+	__u64 site; /* the address behind the jump */
+	__u32 target;
+	__u32 pad;
+};
+
+/*
+ * The notes of one stack, by the address of its 16 KB (THREAD_SIZE), outermost
+ * first: a callback may be entered from within an allocation.
+ */
+#define MAX_NOTES 4
+#define STACK_SHIFT 14
+struct notes {
+	__u32 n;
+	__u32 pad;
+	struct note at[MAX_NOTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct notes);
+} notes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -289,11 +395,13 @@ struct {
 } pending SEC(".maps");
 
 /*
- * Room to work in, for each program apart: the kernel lets a program interrupt
- * another one on the same CPU, but never itself (5.12; before that, busy tells).
+ * Room to work in, for each program apart. The kernel lets a program interrupt
+ * another one on the same CPU; itself too before 5.12, and up to 6.0 on a
+ * tracepoint: hence as many rooms as a CPU has contexts there, and depth says which.
  */
+#define MAX_DEPTH 4
 struct scratch {
-	__u32 busy;
+	__u32 depth; /* of the first: how many are in use */
 	__u32 skip; /* frames above the call site, last time */
 	struct stack stack;
 	struct object object;
@@ -352,9 +460,23 @@ static __always_inline __u64 page_of(__u64 virt)
 	return vmemmap_base + ((virt - page_offset_base) >> 12) * layout.struct_page;
 }
 
+/* The linear address of a page. */
+static __always_inline __u64 shown(__u64 addr)
+{
+	if (spec.space != SPACE_PAGE || !layout.struct_page)
+		return addr;
+	return page_offset_base + (addr - vmemmap_base) / layout.struct_page * 4096;
+}
+
+/*
+ * The key of an object: its address, or that of its block, or of its struct page.
+ * The tag goes to where all kernel addresses are alike, the highest byte.
+ */
 static __always_inline __u64 key_of(__u64 addr)
 {
-	return spec.space == SPACE_PAGE_VIRT ? page_of(addr) : addr;
+	if (spec.space == SPACE_PAGE_VIRT)
+		addr = page_of(addr);
+	return (addr - spec.inside) ^ (__u64)spec.tag << 56;
 }
 
 #endif

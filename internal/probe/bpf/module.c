@@ -206,30 +206,3 @@ int module_live(void *ctx)
 	live(w[spec.address]);
 	return 0;
 }
-
-/* Asks the kernel for a symbol, and for the word at an offset from it. */
-struct query {
-	char name[64];
-	__u64 offset;
-	__u64 address; /* 0: no such symbol */
-	__u64 value;
-	char text[128]; /* "name+0x0/0xsize" */
-} __attribute__((aligned(8)));
-
-/* Spares reading all of /proc/kallsyms. Requires Linux 5.16. */
-SEC("syscall")
-int find_symbol(struct query *q)
-{
-	char name[64] __attribute__((aligned(8))) = {};
-	char text[sizeof(q->text)] __attribute__((aligned(8))) = {};
-	__u64 address = 0;
-
-	bpf_probe_read_kernel_str(name, sizeof(name), q->name);
-	if (bpf_kallsyms_lookup_name(name, sizeof(name), 0, &address))
-		return 1;
-	q->address = address;
-	q->value = word(address, q->offset);
-	BPF_SNPRINTF(text, sizeof(text), "%pS", (void *)address);
-	__builtin_memcpy(q->text, text, sizeof(text));
-	return 0;
-}

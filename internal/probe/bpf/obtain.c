@@ -2,7 +2,7 @@
 /* Functions that hand out objects, seen when they return. */
 #include "account.h"
 
-static __always_inline __u64 object_size(struct scratch *s, const __u64 *args, __u64 addr)
+static __always_inline __u64 size_of_call(struct scratch *s, const __u64 *args, __u64 addr)
 {
 	__u64 size = 0;
 
@@ -18,6 +18,10 @@ static __always_inline __u64 object_size(struct scratch *s, const __u64 *args, _
 		if (spec.size_a >= MAX_ARGS)
 			return 4096;
 		return 4096ULL << (args[spec.size_a] & 31);
+	case SIZE_PAGES:
+		if (spec.size_a >= MAX_ARGS)
+			return 0;
+		return (args[spec.size_a] & 0xffffffff) * 4096;
 	case SIZE_FIELD: {
 		__u32 field = 0;
 
@@ -27,8 +31,11 @@ static __always_inline __u64 object_size(struct scratch *s, const __u64 *args, _
 		return field;
 	}
 	case SIZE_STRING: {
-		long n = bpf_probe_read_kernel_str(s->string, sizeof(s->string), (void *)addr);
+		long n;
 
+		if (!s)
+			return 0;
+		n = bpf_probe_read_kernel_str(s->string, sizeof(s->string), (void *)addr);
 		/* A string that fills the room may be longer: say that we don't know. */
 		return n > 0 && n < MAX_STRING ? n : 0;
 	}
@@ -36,64 +43,122 @@ static __always_inline __u64 object_size(struct scratch *s, const __u64 *args, _
 	return 0;
 }
 
-/* Target t, unless its call led to another function than the one probed; then -1. */
-static __always_inline int calls_here(int t, __u64 call_site)
+static __always_inline __u64 owner_of_call(const __u64 *args)
 {
-	return t >= 0 && call_leads(t, call_site) == LEADS_ELSEWHERE ? -1 : t;
+	return spec.owner < MAX_ARGS ? args[spec.owner] : 0;
 }
 
-/* Who called, and which target that is; the caller is 0 where it can't be known. */
-static __always_inline int calling_target(void *ctx, __u64 *w, __u64 *caller)
+static __always_inline bool failed(__u64 result)
 {
-	if (frame_read(ctx, w) || !(*caller = frame_caller(ctx, w))) {
+	return (spec.succeeds == SUCCEEDS_ZERO && (__u32)result) ||
+	       (spec.succeeds == SUCCEEDS_NONZERO && !(result & 0xffffffff));
+}
+
+/* Whether a target called; and who it was. Words that can't be read are counted. */
+static __always_inline bool called_by_target(void *ctx, __u64 *w, struct caller *c)
+{
+	if (frame_read(ctx, w)) {
 		lose(LOST_FRAME);
-		return -1;
+		return false;
 	}
-	return calls_here(target_of(*caller), *caller);
+	return from_frame(ctx, w, c) && attribute_beyond(ctx, c);
 }
 
 SEC("fexit/obtain")
 int obtain_exit(void *ctx)
 {
-	__u64 w[FRAME_WORDS];
-	__u64 caller, addr;
+	__u64 w[FRAME_WORDS] = {};
+	struct caller c = {};
 	struct scratch *s;
-	int t;
+	struct object *old;
+	__u64 addr, key;
+	bool ours;
 
-	t = calling_target(ctx, w, &caller);
-	if (t < 0 || spec.args > MAX_ARGS)
+	ours = called_by_target(ctx, w, &c);
+	if (spec.args > MAX_ARGS)
 		return 0;
 	addr = w[spec.args]; /* the result */
+	if (failed(addr))
+		return 0;
+	if (spec.address < MAX_ARGS)
+		addr = w[spec.address];
 	if (nothing(addr) || error_pointer(addr))
 		return 0;
+	if (!ours) {
+		taken_by_others(addr);
+		return 0;
+	}
 	if (spec.skip_if < MAX_ARGS && w[spec.skip_if] == addr)
 		return 0;
 	s = enter();
 	if (!s)
 		return 0;
-	if (spec.replaces < MAX_ARGS && w[spec.replaces] == addr)
-		forget(key_of(addr)); /* resized in place: the old record goes */
-	remember(ctx, s, t, caller, key_of(addr), object_size(s, w, addr));
-	leave(s);
+	key = key_of(addr);
+	if (spec.replaces < MAX_ARGS && w[spec.replaces] == addr) {
+		old = find(key);
+		if (old)
+			forget(key, old); /* resized in place: the old record goes */
+	}
+	remember(ctx, s, &c, addr, size_of_call(s, w, addr), owner_of_call(w));
+	leave();
 	return 0;
 }
 
 struct bulk {
-	void *ctx;
-	struct scratch *s;
+	struct entry e;
 	__u64 *array;
-	__u64 caller, size;
-	int t;
 };
 
-static long obtain_one(__u32 i, struct bulk *b)
+static __always_inline void obtain_nth(__u32 i, const struct bulk *b)
 {
 	__u64 addr = 0;
 
 	bpf_probe_read_kernel(&addr, sizeof(addr), b->array + i);
-	if (!nothing(addr))
-		remember(b->ctx, b->s, b->t, b->caller, key_of(addr), b->size);
+	if (!nothing(addr) && !(spec.fills && find(key_of(addr))))
+		enter_object(&b->e, addr);
+}
+
+static long obtain_one(__u32 i, struct bulk *b)
+{
+	obtain_nth(i, b);
 	return 0;
+}
+
+/* How many objects a call was about. */
+static __always_inline __u32 bulk_count(const __u64 *w, __u64 result, __u32 max)
+{
+	__u32 n = spec.count < MAX_ARGS ? w[spec.count] : result;
+
+	if (n > max) {
+		lose(LOST_BULK);
+		n = max;
+	}
+	return n;
+}
+
+static __always_inline bool obtain_bulk_begin(void *ctx, __u64 *w, struct bulk *b)
+{
+	struct caller c = {};
+	struct scratch *s;
+
+	if (!called_by_target(ctx, w, &c) || spec.args > MAX_ARGS)
+		return false;
+	if (failed(w[spec.args]))
+		return false;
+	if (spec.list < MAX_ARGS && w[spec.list]) {
+		lose(LOST_LIST);
+		return false;
+	}
+	if (spec.address >= MAX_ARGS || !w[spec.address])
+		return false;
+	b->array = (__u64 *)w[spec.address];
+	s = enter();
+	if (!s)
+		return false;
+	if (prepare(ctx, s, &c, size_of_call(NULL, w, 0), owner_of_call(w), &b->e))
+		return true;
+	leave();
+	return false;
 }
 
 /* Requires Linux 5.17 (bpf_loop). */
@@ -101,24 +166,34 @@ SEC("fexit/obtain_bulk")
 int obtain_bulk(void *ctx)
 {
 	__u64 w[FRAME_WORDS];
-	struct bulk b = { .ctx = ctx };
-	__u64 n;
+	struct bulk b = {};
 
-	b.t = calling_target(ctx, w, &b.caller);
-	if (b.t < 0 || spec.args > MAX_ARGS || spec.address >= MAX_ARGS)
+	if (!obtain_bulk_begin(ctx, w, &b))
 		return 0;
-	n = w[spec.count < MAX_ARGS ? spec.count : spec.args] & 0xffffffff;
-	b.array = (__u64 *)w[spec.address];
-	b.s = enter();
-	if (!b.s)
+	if (spec.args <= MAX_ARGS)
+		bpf_loop(bulk_count(w, w[spec.args], MAX_BULK), obtain_one, &b, 0);
+	leave();
+	return 0;
+}
+
+/* The same for kernels without. */
+SEC("fexit/obtain_bulk_short")
+int obtain_bulk_short(void *ctx)
+{
+	__u64 w[FRAME_WORDS];
+	struct bulk b = {};
+	__u32 n = 0;
+
+	if (!obtain_bulk_begin(ctx, w, &b))
 		return 0;
-	b.size = object_size(b.s, w, 0);
-	if (n > MAX_BULK) {
-		lose(LOST_BULK);
-		n = MAX_BULK;
+	if (spec.args <= MAX_ARGS)
+		n = bulk_count(w, w[spec.args], MAX_BULK_SHORT);
+	for (__u32 i = 0; i < MAX_BULK_SHORT; i++) {
+		if (i >= n)
+			break;
+		obtain_nth(i, &b);
 	}
-	bpf_loop(n, obtain_one, &b, 0);
-	leave(b.s);
+	leave();
 	return 0;
 }
 
@@ -126,32 +201,28 @@ SEC("raw_tp/obtain")
 int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 args[MAX_ARGS] = {};
-	__u64 call_site, addr;
+	struct caller c = {};
 	struct scratch *s;
-	int t;
+	__u64 addr;
 
 	addr = tp_arg(ctx, spec.address);
 	if (!mine(ctx, addr))
 		return 0;
-	call_site = tp_arg(ctx, spec.call_site);
-	t = target_of(call_site);
-	if (t < 0 && passes_through(call_site)) {
-		s = enter();
-		if (!s)
-			return 0;
-		call_site = caller_beyond(ctx, s, call_site);
-		leave(s);
-		t = target_of(call_site);
+	c.ret = tp_arg(ctx, spec.call_site);
+	if (!attribute_beyond(ctx, &c)) {
+		taken_by_others(addr);
+		return 0;
 	}
-	t = calls_here(t, call_site);
-	if (t < 0 || nothing(addr))
+	if (nothing(addr))
 		return 0;
 	if (spec.size_a < MAX_ARGS)
 		args[spec.size_a] = tp_arg(ctx, spec.size_a);
+	if (spec.owner < MAX_ARGS)
+		args[spec.owner] = tp_arg(ctx, spec.owner);
 	s = enter();
 	if (!s)
 		return 0;
-	remember(ctx, s, t, call_site, addr, object_size(s, args, addr));
-	leave(s);
+	remember(ctx, s, &c, addr, size_of_call(s, args, addr), owner_of_call(args));
+	leave();
 	return 0;
 }

@@ -5,34 +5,95 @@
  */
 #include "account.h"
 
-static __always_inline void release(void *ctx, __u64 caller, __u64 addr)
+/* What a release says of the object; 0: nothing. */
+struct claims {
+	__u64 size, owner;
+};
+
+static __always_inline __u64 whole_pages(__u64 size)
 {
+	return (size + 4095) & ~4095ULL;
+}
+
+/* Whether the object is another function's, or another owner's, to take back. */
+static __always_inline bool mismatched(const struct object *o, const struct claims *says)
+{
+	if (!(o->kinds & spec.kinds & ~KIND_ORDERED))
+		return true;
+	if (says->owner && o->owner && says->owner != o->owner)
+		return true;
+	/* What was obtained to the byte may be given back by the page. */
+	return spec.compare_size && says->size && o->size && !((o->kinds ^ spec.kinds) & KIND_ORDERED) &&
+	       whole_pages(says->size) != whole_pages(o->size);
+}
+
+/* Whether the target itself made this call, to this very function. */
+static __always_inline bool own(const struct caller *c)
+{
+	return c->t >= 0 && call_leads(c->t, c->site) == LEADS_HERE;
+}
+
+static __always_inline void release(void *ctx, struct caller *c, __u64 addr, const struct claims *says)
+{
+	struct object *old;
+	struct scratch *s;
 	__u64 key;
-	int t;
+	bool bad;
 
 	if (nothing(addr))
 		return;
-	key = key_of(addr);
-	if (spec.check_only ? known(key) : forget(key))
+	key = last_key(key_of(addr));
+	old = find(key);
+	if (!old && spec.foreign)
 		return;
-	t = target_of(caller);
-	if (t >= 0)
-		wrong_free(ctx, t, caller, addr);
+	attribute(ctx, c);
+	bad = (!old || mismatched(old, says)) && own(c);
+	if (!old && !bad)
+		return;
+	if (spec.check_only && !bad)
+		return;
+	s = enter();
+	if (!s) {
+		/* The account is more than the story. */
+		if (old && !spec.check_only)
+			forget(key, old);
+		return;
+	}
+	if (bad)
+		wrong_release(ctx, s, c, addr, key, old);
+	/*
+	 * A tracepoint tells that the memory goes, whatever was said; a function
+	 * that was given what is not its own does nothing with it.
+	 */
+	if (old && !spec.check_only && (!bad || spec.tracepoint)) {
+		note_release(ctx, s, c, key, old);
+		forget(key, old);
+	}
+	leave();
+}
+
+static __always_inline __u64 said_size(const __u64 *w)
+{
+	__u64 a = spec.size_a < MAX_ARGS ? w[spec.size_a] : 0;
+
+	if (spec.size_from == SIZE_ORDER)
+		return 4096ULL << (a & 31);
+	return spec.size_from == SIZE_ARG ? a : 0;
 }
 
 SEC("fentry/release")
 int release_entry(void *ctx)
 {
 	__u64 w[FRAME_WORDS];
-	__u64 caller, addr;
+	struct claims says = {};
+	struct caller c = {};
+	__u64 addr;
 
 	if (frame_read(ctx, w)) {
 		lose(LOST_FRAME);
 		return 0;
 	}
-	caller = frame_caller(ctx, w);
-	if (!caller)
-		lose(LOST_FRAME);
+	from_frame(ctx, w, &c);
 	if (spec.address >= MAX_ARGS)
 		return 0;
 	addr = w[spec.address];
@@ -46,15 +107,25 @@ int release_entry(void *ctx)
 		func = w[spec.count];
 		addr = addr ? addr - func : func;
 	}
-	release(ctx, caller, addr);
+	if (spec.last < MAX_ARGS) {
+		__u32 count = 0;
+
+		bpf_probe_read_kernel(&count, sizeof(count), (void *)w[spec.last] + spec.last_offset);
+		if (count > 1)
+			return 0;
+	}
+	says.size = said_size(w);
+	if (spec.owner < MAX_ARGS)
+		says.owner = w[spec.owner];
+	release(ctx, &c, addr, &says);
 	return 0;
 }
 
 struct bulk_release {
 	void *ctx;
 	__u64 *array;
-	__u64 caller;
-	int t; /* the calling target */
+	struct caller c;
+	struct claims says;
 };
 
 static long release_one(__u32 i, struct bulk_release *b)
@@ -62,37 +133,74 @@ static long release_one(__u32 i, struct bulk_release *b)
 	__u64 addr = 0;
 
 	bpf_probe_read_kernel(&addr, sizeof(addr), b->array + i);
-	if (!nothing(addr) && !forget(key_of(addr)) && b->t >= 0)
-		wrong_free(b->ctx, b->t, b->caller, addr);
+	release(b->ctx, &b->c, addr, &b->says);
 	return 0;
+}
+
+static __always_inline bool release_bulk_begin(void *ctx, __u64 *w, struct bulk_release *b)
+{
+	b->ctx = ctx;
+	if (frame_read(ctx, w)) {
+		lose(LOST_FRAME);
+		return false;
+	}
+	from_frame(ctx, w, &b->c);
+	if (spec.address >= MAX_ARGS || spec.count >= MAX_ARGS)
+		return false;
+	b->array = (__u64 *)w[spec.address];
+	if (spec.owner < MAX_ARGS)
+		b->says.owner = w[spec.owner];
+	return true;
 }
 
 /* Requires Linux 5.17 (bpf_loop). */
 SEC("fentry/release_bulk")
 int release_bulk(void *ctx)
 {
-	struct bulk_release b = { .ctx = ctx, .t = -1 };
+	struct bulk_release b = {};
 	__u64 w[FRAME_WORDS];
-	__u64 n;
 
-	if (frame_read(ctx, w)) {
-		lose(LOST_FRAME);
+	if (release_bulk_begin(ctx, w, &b))
+		bpf_loop(bulk_count(w, 0, MAX_BULK), release_one, &b, 0);
+	return 0;
+}
+
+/*
+ * The same for kernels without. The verifier looks at each round of the loop, so
+ * that it does little: of several wrong releases in one call the first is kept.
+ */
+SEC("fentry/release_bulk_short")
+int release_bulk_short(void *ctx)
+{
+	struct bulk_release b = {};
+	__u64 w[FRAME_WORDS], wrong = 0;
+	struct scratch *s;
+	__u32 n;
+
+	if (!release_bulk_begin(ctx, w, &b))
 		return 0;
+	n = bulk_count(w, 0, MAX_BULK_SHORT);
+	for (__u32 i = 0; i < MAX_BULK_SHORT; i++) {
+		__u64 addr = 0, key;
+		struct object *old;
+
+		if (i >= n)
+			break;
+		bpf_probe_read_kernel(&addr, sizeof(addr), b.array + i);
+		if (nothing(addr))
+			continue;
+		key = key_of(addr);
+		old = find(key);
+		if (old)
+			forget(key, old);
+		else if (!wrong)
+			wrong = addr;
 	}
-	if (spec.address >= MAX_ARGS || spec.count >= MAX_ARGS)
+	attribute(ctx, &b.c);
+	if (!wrong || spec.foreign || !own(&b.c) || !(s = enter()))
 		return 0;
-	b.caller = frame_caller(ctx, w);
-	if (b.caller)
-		b.t = target_of(b.caller);
-	else
-		lose(LOST_FRAME);
-	b.array = (__u64 *)w[spec.address];
-	n = w[spec.count];
-	if (n > MAX_BULK) {
-		lose(LOST_BULK);
-		n = MAX_BULK;
-	}
-	bpf_loop(n, release_one, &b, 0);
+	wrong_release(ctx, s, &b.c, wrong, key_of(wrong), NULL);
+	leave();
 	return 0;
 }
 
@@ -100,8 +208,13 @@ SEC("raw_tp/release")
 int release_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 addr = tp_arg(ctx, spec.address);
+	struct claims says = {};
+	struct caller c = {};
 
-	if (mine(ctx, addr))
-		release(ctx, spec.call_site == NO_ARG ? 0 : tp_arg(ctx, spec.call_site), addr);
+	if (!mine(ctx, addr))
+		return 0;
+	if (spec.call_site != NO_ARG)
+		c.ret = tp_arg(ctx, spec.call_site);
+	release(ctx, &c, addr, &says);
 	return 0;
 }

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Jumps of a target to what is probed, in functions that the kernel may call: the
+ * probed function returns to the kernel then, and nothing but the jump itself tells
+ * who got there. A kprobe sits on each. spec.address is the target, spec.size_a the
+ * section and spec.function the offset behind the jump.
+ */
+#include "account.h"
+
+/* arch/x86/include/asm/ptrace.h, struct pt_regs of x86-64 */
+#define REGS_SP 152
+
+SEC("kprobe/note")
+int note_jump(void *ctx)
+{
+	__u64 sp = *(__u64 *)(ctx + REGS_SP), key = sp >> STACK_SHIFT, ret = 0;
+	struct notes *ns, none = {};
+	__u32 t = spec.address, n, dropped;
+	struct load *ld;
+
+	if (t >= MAX_TARGETS || spec.size_a >= MAX_SECTIONS)
+		return 0;
+	ld = load_of(loaded[t].load);
+	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
+	/* A caller in the target is found without. */
+	if (!ld || !ld->section[spec.size_a] || target_of(ret) >= 0)
+		return 0;
+	ns = bpf_map_lookup_elem(&notes, &key);
+	if (!ns) {
+		bpf_map_update_elem(&notes, &key, &none, BPF_NOEXIST);
+		ns = bpf_map_lookup_elem(&notes, &key);
+	}
+	if (!ns) {
+		lose(LOST_NOTES);
+		return 0;
+	}
+	/* Notes from further down have returned without being found. */
+	n = 0;
+	for (__u32 i = 0; i < MAX_NOTES; i++) {
+		if (i >= ns->n || ns->at[i].sp <= sp)
+			break;
+		n = i + 1;
+	}
+	if (n >= MAX_NOTES) {
+		lose(LOST_NOTES);
+		return 0;
+	}
+	dropped = ns->n - n;
+	ns->at[n].sp = sp;
+	ns->at[n].ret = ret;
+	ns->at[n].site = ld->section[spec.size_a] + spec.function;
+	ns->at[n].target = t;
+	ns->n = n + 1;
+	__sync_fetch_and_add(&noted, 1 - (__u64)dropped);
+	return 0;
+}
