@@ -36,6 +36,7 @@ static noinline void free_pages_all(void)
 	put_page(p);
 }
 
+// RUN
 // TOTAL allocations=20 leaks=8 wrong-frees=0
 static int __init page_init(void)
 {

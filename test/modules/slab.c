@@ -119,6 +119,7 @@ static noinline void free_copies(void)
 	kfree(kasprintf(GFP_KERNEL, "%d-%s", 42, "xyz"));
 }
 
+// RUN
 // TOTAL allocations=58 leaks=28 wrong-frees=0
 static int __init slab_init(void)
 {

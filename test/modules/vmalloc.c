@@ -71,6 +71,7 @@ static noinline void free_kvmalloc(void)
 	kvfree(NULL);
 }
 
+// RUN
 // TOTAL allocations=35 leaks=18 wrong-frees=0
 static int __init vmalloc_init_module(void)
 {
