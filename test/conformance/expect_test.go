@@ -3,96 +3,163 @@
 package conformance
 
 import (
-	"bufio"
+	"cmp"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"kedr/internal/leak"
+	"kedr/test/conformance/expect"
 )
 
-// expectation is what a module's source says that kedr must report.
-type expectation struct {
-	leaks, wrongs                 []finding
-	allocations, leaked, wrongsIn uint64
-}
-
-// finding is a leak or a wrong free by where it is; it is compared whole.
-type finding struct {
-	Where string // "slab.c:12"
-	Size  uint64
-	Kind  string
-	Count uint64
-	IRQ   bool
-	Stack string // "inner,outer"; compared only where the source says so
-}
-
-var (
-	leakRE  = regexp.MustCompile(`// LEAK (\d+) (\w+)(?: x(\d+))?( irq)?(?: stack=(\S+))?`)
-	wrongRE = regexp.MustCompile(`// WRONG-FREE (\w+)(?: x(\d+))?`)
-	totalRE = regexp.MustCompile(`// TOTAL allocations=(\d+) leaks=(\d+) wrong-frees=(\d+)`)
-)
-
-func number(t *testing.T, s string) uint64 {
+// version is that of the kernel that runs.
+func version(t *testing.T) expect.Version {
 	t.Helper()
-	if s == "" {
-		return 1
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
 	}
-	n, err := strconv.ParseUint(s, 10, 64)
+	v, err := expect.ParseVersion(unix.ByteSliceToString(u.Release[:]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return v
 }
 
-func expected(t *testing.T, source string) expectation {
+// expected is what a module's source says that kedr must report.
+func expected(t *testing.T, name string) *expect.File {
 	t.Helper()
-	f, err := os.Open(source)
+	f, err := expect.Read(source(name), version(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var e expectation
-	total := false
-	sc := bufio.NewScanner(f)
-	for line := 1; sc.Scan(); line++ {
-		where := fmt.Sprintf("%s:%d", filepath.Base(source), line)
-		if m := leakRE.FindStringSubmatch(sc.Text()); m != nil {
-			e.leaks = append(e.leaks, finding{where, number(t, m[1]), m[2], number(t, m[3]), m[4] != "", m[5]})
-		}
-		if m := wrongRE.FindStringSubmatch(sc.Text()); m != nil {
-			e.wrongs = append(e.wrongs, finding{Where: where, Kind: m[1], Count: number(t, m[2])})
-		}
-		if m := totalRE.FindStringSubmatch(sc.Text()); m != nil {
-			total = true
-			e.allocations, e.leaked, e.wrongsIn = number(t, m[1]), number(t, m[2]), number(t, m[3])
-		}
-	}
-	if !total {
-		t.Fatalf("%s has no TOTAL line", source)
-	}
-	return e
+	return f
 }
 
-// where is the innermost frame in the module's own source, headers left out.
-func where(source string, frames []leak.Frame) string {
+// check compares a report with its source, loads times over: nothing may be
+// missing, nothing more be there.
+func check(t *testing.T, r *leak.Report, f *expect.File, loads uint64) {
+	t.Helper()
+	if r.LostEvents != 0 || len(r.Lost) != 0 {
+		t.Errorf("%s: events were lost: %+v", f.Name, r.Lost)
+	}
+	if len(r.Unwatched) != 0 {
+		t.Errorf("%s: not watched: %+v", f.Name, r.Unwatched)
+	}
+	got := expect.Total{Allocations: r.Allocations, Leaks: r.PossibleLeaksTotal, WrongFrees: r.UnallocatedFreesTotal}
+	want := expect.Total{Allocations: f.Total.Allocations * loads, Leaks: f.Total.Leaks * loads, WrongFrees: f.Total.WrongFrees * loads}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Errorf("%s: totals differ (-want +got):\n%s", f.Name, d)
+	}
+	e := events(r)
+	if d := gocmp.Diff(count(f.Finds, f.Name, loads), count(finds(e, f.Name), f.Name, 1)); d != "" {
+		t.Errorf("%s: what was found, by line (-want +got):\n%s", f.Name, d)
+	}
+	for _, x := range f.Finds {
+		for _, e := range e {
+			if x.Stack == nil || e.wrong != x.Wrong || e.kind != x.Kind || line(e.stack, f.Name) != x.Line {
+				continue
+			}
+			// "f*" is f or a copy that the compiler made of it, as f.isra.0.
+			names := functions(e.stack, f.Name)
+			if len(names) < len(x.Stack) || !slices.EqualFunc(names[:len(x.Stack)], x.Stack, func(name, want string) bool {
+				stem, copies := strings.CutSuffix(want, "*")
+				return name == want || copies && strings.HasPrefix(name, stem)
+			}) {
+				t.Errorf("%s:%d: the stack is %v, want %v", f.Name, x.Line, names, x.Stack)
+			}
+		}
+	}
+}
+
+// event is a leak or a wrong release.
+type event struct {
+	wrong, kind string
+	sizes       []uint64
+	count       uint64
+	irq         bool
+	stack       []leak.Frame
+}
+
+func events(r *leak.Report) []event {
+	var list []event
+	for _, l := range r.PossibleLeaks {
+		e := event{kind: l.Kind, irq: l.IRQ, stack: l.Stack}
+		for _, o := range l.Objects {
+			e.sizes = append(e.sizes, o.Size)
+		}
+		list = append(list, e)
+	}
+	for _, w := range r.UnallocatedFrees {
+		list = append(list, event{wrong: wrong(w), kind: w.Kind, count: w.Count, irq: w.IRQ, stack: w.Stack})
+	}
+	return list
+}
+
+// wrong is what is wrong with a release.
+func wrong(leak.Wrong) string { return "unallocated" }
+
+func finds(list []event, source string) []expect.Find {
+	var out []expect.Find
+	for _, e := range list {
+		x := expect.Find{Line: line(e.stack, source), Wrong: e.wrong, Kind: e.kind, Count: 1, IRQ: e.irq}
+		if e.wrong != "" {
+			x.Count = e.count
+			out = append(out, x)
+		}
+		for _, s := range e.sizes {
+			x.Size = s
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// count makes sorted lines of finds, those that are the same put together.
+func count(list []expect.Find, source string, loads uint64) []string {
+	list = slices.Clone(list)
+	key := func(x expect.Find) string {
+		what := cmp.Or(x.Wrong, "leak")
+		if x.IRQ {
+			what += " irq"
+		}
+		if x.Wrong == "" {
+			what += fmt.Sprintf(" %d", x.Size)
+		}
+		return fmt.Sprintf("%s:%d %s %s", source, x.Line, what, x.Kind)
+	}
+	slices.SortStableFunc(list, func(a, b expect.Find) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(key(a), key(b)))
+	})
+	var out []string
+	for i := 0; i < len(list); {
+		k, n := key(list[i]), uint64(0)
+		for ; i < len(list) && key(list[i]) == k; i++ {
+			n += list[i].Count
+		}
+		out = append(out, fmt.Sprintf("%s x%d", k, n*loads))
+	}
+	return out
+}
+
+// line is that of the innermost frame in the module's own source, headers left
+// out; 0 where the stack has none.
+func line(frames []leak.Frame, source string) int {
 	for _, f := range frames {
 		if filepath.Base(f.File) == source {
-			return fmt.Sprintf("%s:%d", source, f.Line)
+			return f.Line
 		}
 	}
-	return fmt.Sprintf("nowhere: %+v", frames)
+	return 0
 }
 
 // functions lists a stack's functions from the first that the source has a line of.
-func functions(source string, frames []leak.Frame) []string {
+func functions(frames []leak.Frame, source string) []string {
 	var names []string
 	for _, f := range frames {
 		if filepath.Base(f.File) == source || len(names) > 0 {
@@ -100,58 +167,4 @@ func functions(source string, frames []leak.Frame) []string {
 		}
 	}
 	return names
-}
-
-// check compares a report with its source's expectations, loads times over.
-func check(t *testing.T, r *leak.Report, source string, e expectation, loads uint64) {
-	t.Helper()
-	base := filepath.Base(source)
-	if r.LostEvents != 0 || len(r.Lost) != 0 {
-		t.Errorf("%s: events were lost: %+v", base, r.Lost)
-	}
-	if len(r.Unwatched) != 0 {
-		t.Errorf("%s: not watched: %+v", base, r.Unwatched)
-	}
-	got := map[string]uint64{"allocations": r.Allocations, "leaks": r.PossibleLeaksTotal, "wrong frees": r.UnallocatedFreesTotal}
-	want := map[string]uint64{"allocations": e.allocations * loads, "leaks": e.leaked * loads, "wrong frees": e.wrongsIn * loads}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("%s: totals differ (-want +got):\n%s", base, d)
-	}
-	var leaks, wrongs []finding
-	for _, l := range r.PossibleLeaks {
-		f := finding{where(base, l.Stack), l.Size, l.Kind, l.Count, l.IRQ, ""}
-		i := slices.IndexFunc(e.leaks, func(w finding) bool { return w.Where == f.Where })
-		if i >= 0 && e.leaks[i].Stack != "" {
-			want := strings.Split(e.leaks[i].Stack, ",")
-			// "f*" is f or a copy that the compiler made of it, as f.isra.0.
-			if names := functions(base, l.Stack); len(names) >= len(want) && slices.EqualFunc(names[:len(want)], want, func(name, want string) bool {
-				stem, copies := strings.CutSuffix(want, "*")
-				return name == want || copies && strings.HasPrefix(name, stem)
-			}) {
-				f.Stack = e.leaks[i].Stack
-			} else {
-				f.Stack = strings.Join(names, ",")
-			}
-		}
-		leaks = append(leaks, f)
-	}
-	for _, w := range r.UnallocatedFrees {
-		wrongs = append(wrongs, finding{Where: where(base, w.Stack), Kind: w.Kind, Count: w.Count})
-	}
-	var wantLeaks, wantWrongs []finding
-	for range loads {
-		wantLeaks = append(wantLeaks, e.leaks...)
-		wantWrongs = append(wantWrongs, e.wrongs...)
-	}
-	if d := cmp.Diff(order(wantLeaks), order(leaks)); d != "" {
-		t.Errorf("%s: leaks differ (-want +got):\n%s", base, d)
-	}
-	if d := cmp.Diff(order(wantWrongs), order(wrongs)); d != "" {
-		t.Errorf("%s: wrong frees differ (-want +got):\n%s", base, d)
-	}
-}
-
-func order(f []finding) []finding {
-	slices.SortFunc(f, func(a, b finding) int { return strings.Compare(fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b)) })
-	return f
 }

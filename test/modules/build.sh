@@ -6,8 +6,10 @@ headers=$1
 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
-cp "$here"/*.c "$here"/*.h "$here"/Makefile "$out"/
-cp "$here"/../../examples/hello-kernel/hello.c "$out"/
+# With their times, so that what has not changed is not built again.
+rm -f "$out"/*.c "$out"/*.h
+cp -p "$here"/*.c "$here"/*.h "$here"/Makefile "$out"/
+cp -p "$here"/../../examples/hello-kernel/hello.c "$out"/
 # The example has a Makefile of its own; here it is one of many.
 printf '\nobj-m += hello-kernel.o\nhello-kernel-objs := hello.o\n' >> "$out"/Makefile
 make -s -C "$headers" M="$(cd "$out" && pwd)" modules >"$out"/build.log 2>&1 || {

@@ -22,6 +22,7 @@ static void late(struct work_struct *work)
 	kfree(item);
 }
 
+// RUN
 // TOTAL allocations=50 leaks=0 wrong-frees=0
 static int __init clean_init(void)
 {

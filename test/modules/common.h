@@ -12,7 +12,7 @@
 
 /* Leaked on purpose; kept, so that the compiler has no opinion on it. */
 static void *volatile kept __maybe_unused;
-#define KEEP(p) (kept = (void *)(p))
+#define KEEP(p) (kept = (void *)(unsigned long)(p))
 
 /* From helper.ko, which no test watches. */
 extern struct kmem_cache *kedr_helper_cache; /* objects of 96 bytes */

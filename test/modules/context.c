@@ -63,6 +63,7 @@ static DECLARE_WORK(work, in_work);
 static DEFINE_TIMER(timer, in_timer);
 static struct task_struct *thread;
 
+// RUN -- ioctl /dev/kedr_context
 // TOTAL allocations=10 leaks=5 wrong-frees=0
 static int __init context_init(void)
 {

@@ -2,6 +2,7 @@
 /* Fails to load, and forgets one of the two things that it had by then. */
 #include "common.h"
 
+// RUN
 // TOTAL allocations=2 leaks=1 wrong-frees=0
 static int __init initfail_init(void)
 {

@@ -10,6 +10,7 @@ static noinline void *__init deep(unsigned long n)
 	return p;
 }
 
+// RUN
 // TOTAL allocations=1 leaks=1 wrong-frees=0
 static int __init inittext_init(void)
 {

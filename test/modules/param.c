@@ -14,6 +14,7 @@ module_param_cb(early, &early_ops, NULL, 0);
 static int count;
 module_param(count, int, 0);
 
+// RUN early=1 count=3
 // TOTAL allocations=4 leaks=4 wrong-frees=0
 static int __init param_init(void)
 {

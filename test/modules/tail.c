@@ -38,6 +38,7 @@ static noinline void *by_slab(size_t n)
 
 static volatile unsigned long n = 300;
 
+// RUN
 // TOTAL allocations=4 leaks=4 wrong-frees=0
 static int tail_init(void)
 {

@@ -40,6 +40,7 @@ static noinline void failures(void)
 	KEEP(vmemdup_user(nowhere, 30));
 }
 
+// RUN
 // TOTAL allocations=14 leaks=6 wrong-frees=0
 static int __init user_init(void)
 {

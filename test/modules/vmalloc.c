@@ -7,15 +7,23 @@ struct with_rcu {
 	char payload[100];
 };
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
-#define resize(p, from, to) kvrealloc(p, to, GFP_KERNEL)
-#else
-#define resize(p, from, to) kvrealloc(p, from, to, GFP_KERNEL)
-#endif
-
-static noinline void leak_vmalloc(void)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 18, 0)
+// TOTAL allocations=5 leaks=3
+static noinline void newer(void)
 {
 	KEEP(vmalloc_huge(5000001, GFP_KERNEL)); // LEAK 5000001 vmalloc
+	KEEP(vmalloc_array(7, 153)); // LEAK 1071 vmalloc
+	KEEP(vcalloc(7, 154)); // LEAK 1078 vmalloc
+	vfree(vmalloc_huge(5000001, GFP_KERNEL));
+	vfree(vmalloc_array(7, 153));
+}
+#else
+static void newer(void) { }
+#endif
+
+// TOTAL allocations=8 leaks=8
+static noinline void leak_vmalloc(void)
+{
 	KEEP(vmalloc(1001)); // LEAK 1001 vmalloc
 	KEEP(vzalloc(1002)); // LEAK 1002 vmalloc
 	KEEP(vmalloc_user(1003)); // LEAK 1003 vmalloc
@@ -24,13 +32,11 @@ static noinline void leak_vmalloc(void)
 	KEEP(vmalloc_32(1006)); // LEAK 1006 vmalloc
 	KEEP(vmalloc_32_user(1007)); // LEAK 1007 vmalloc
 	KEEP(__vmalloc(1008, GFP_KERNEL)); // LEAK 1008 vmalloc
-	KEEP(vmalloc_array(7, 153)); // LEAK 1071 vmalloc
-	KEEP(vcalloc(7, 154)); // LEAK 1078 vmalloc
 }
 
+// TOTAL allocations=8
 static noinline void free_vmalloc(void)
 {
-	vfree(vmalloc_huge(5000001, GFP_KERNEL));
 	vfree(vmalloc(1001));
 	vfree(vzalloc(1002));
 	vfree(vmalloc_user(1003));
@@ -39,15 +45,12 @@ static noinline void free_vmalloc(void)
 	vfree(vmalloc_32(1006));
 	vfree(vmalloc_32_user(1007));
 	vfree(__vmalloc(1008, GFP_KERNEL));
-	vfree(vmalloc_array(7, 153));
 	vfree(NULL);
 }
 
+// TOTAL allocations=6 leaks=6
 static noinline void leak_kvmalloc(void)
 {
-	void *p = kvmalloc(30, GFP_KERNEL);
-
-	KEEP(resize(p, 30, 3001)); // LEAK 3001 vmalloc
 	KEEP(kvmalloc(109, GFP_KERNEL)); // LEAK 109 vmalloc
 	KEEP(kvmalloc(8 << 20, GFP_KERNEL)); // LEAK 8388608 vmalloc
 	KEEP(kvzalloc(111, GFP_KERNEL)); // LEAK 111 vmalloc
@@ -56,6 +59,7 @@ static noinline void leak_kvmalloc(void)
 	KEEP(kvmalloc_node(120, GFP_KERNEL, 0)); // LEAK 120 vmalloc
 }
 
+// TOTAL allocations=6
 static noinline void free_kvmalloc(void)
 {
 	struct with_rcu *r;
@@ -71,13 +75,31 @@ static noinline void free_kvmalloc(void)
 	kvfree(NULL);
 }
 
-// TOTAL allocations=35 leaks=18 wrong-frees=0
+/* Freed by RCU without a place in the object, after a wait if need be. */
+#ifdef kvfree_rcu_mightsleep
+#define kvfree_rcu_wait(p) kvfree_rcu_mightsleep(p)
+#else
+#define kvfree_rcu_wait(p) kvfree_rcu(p)
+#endif
+
+// TOTAL allocations=2
+static noinline void free_without_head(void)
+{
+	void *p = kvmalloc(115, GFP_KERNEL), *q = vmalloc(116);
+
+	kvfree_rcu_wait(p);
+	kvfree_rcu_wait(q);
+}
+
+// RUN
 static int __init vmalloc_init_module(void)
 {
-	leak_vmalloc(); /* 11 */
-	free_vmalloc(); /* 10 */
-	leak_kvmalloc(); /* 8 */
-	free_kvmalloc(); /* 6 */
+	newer();
+	leak_vmalloc();
+	free_vmalloc();
+	leak_kvmalloc();
+	free_kvmalloc();
+	free_without_head();
 	return 0;
 }
 

@@ -14,6 +14,7 @@ static noinline void give_back(void)
 	KEEP(NULL);
 }
 
+// RUN
 // TOTAL allocations=1 leaks=0 wrong-frees=6
 static int __init wrongfree_init(void)
 {

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Pages, which are somebody else's, mapped side by side. */
+#include "common.h"
+
+static struct page *pages[3];
+
+// TOTAL allocations=3 leaks=3
+static noinline void leak_maps(void)
+{
+	KEEP(vmap(pages, 2, VM_MAP, PAGE_KERNEL)); // LEAK 8192 vmap
+	KEEP(vm_map_ram(pages, 3, NUMA_NO_NODE)); // LEAK 12288 vmap
+	KEEP(vmap(pages, 1, VM_MAP, PAGE_KERNEL_RO)); // LEAK 4096 vmap
+}
+
+// TOTAL allocations=4
+static noinline void undo_maps(void)
+{
+	struct page **given;
+	void *p;
+	int i;
+
+	vunmap(vmap(pages, 2, VM_MAP, PAGE_KERNEL));
+	p = vm_map_ram(pages, 3, NUMA_NO_NODE);
+	if (p)
+		vm_unmap_ram(p, 3);
+	vunmap(NULL);
+
+	/* Given away: vfree() of the mapping releases the pages and the array, too. */
+	given = kmalloc_array(2, sizeof(*given), GFP_KERNEL);
+	if (!given)
+		return;
+	for (i = 0; i < 2; i++)
+		given[i] = kedr_helper_page();
+	vfree(vmap(given, 2, VM_MAP | VM_MAP_PUT_PAGES, PAGE_KERNEL));
+}
+
+// RUN
+static int __init vmap_init(void)
+{
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		pages[i] = kedr_helper_page();
+		if (!pages[i])
+			return -ENOMEM;
+	}
+	leak_maps();
+	undo_maps();
+	return 0;
+}
+
+static void __exit vmap_exit(void)
+{
+}
+
+module_init(vmap_init);
+module_exit(vmap_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("kedr test: vmap");
