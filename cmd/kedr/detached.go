@@ -163,14 +163,17 @@ func newStop() *cobra.Command {
 				return err
 			}
 			if err == nil {
-				defer s.Close()
 				for _, t := range s.Targets() {
 					if kernel.ModuleLoaded(t.Name) && !force {
+						s.Close()
 						return fmt.Errorf("service cannot be stopped because the target module %s is still loaded: please unload it first, or give --force", t.Name)
 					}
 				}
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "Stopping KEDR...")
+			if err == nil {
+				s.Close() // what is open can't be removed
+			}
 			if err := session.Stop(); err != nil {
 				return err
 			}

@@ -104,9 +104,10 @@ type Function struct {
 	Also     []string `toml:"also"`     // further kinds whose releases take these objects back
 	Takes    []string `toml:"takes"`    // further kinds whose objects this release takes back
 
-	// List is a parameter with a list to fill instead of the array; such calls are
-	// not followed but counted.
+	// List is a parameter with a list to put the objects in front of instead of the
+	// array, and Link what links them: "struct.member".
 	List string `toml:"list"`
+	Link string `toml:"link"`
 	// Fills: entries of the array that hold an object already are left alone.
 	Fills bool `toml:"fills"`
 	// Last is a 32-bit reference count, "a->field": only a release at 1 is one.

@@ -275,7 +275,11 @@ func (b *builder) report(index int, t session.Target) *Report {
 	b.leaks(r, mine)
 	b.wrongs(r, mine)
 	for _, l := range c.Lost {
-		r.Lost = append(r.Lost, Lost(l))
+		if l.Check {
+			r.Notes = append(r.Notes, fmt.Sprintf("%d call(s) of %s, by anybody, were not checked for being the right release: %s", l.Count, l.Function, l.Reason))
+			continue
+		}
+		r.Lost = append(r.Lost, Lost{Function: l.Function, Reason: l.Reason, Count: l.Count})
 		r.LostEvents += l.Count
 	}
 	for _, u := range c.Unwatched {

@@ -99,6 +99,8 @@ type Probe struct {
 	// Last is the argument with a reference count at LastOffset.
 	Last       uint8
 	LastOffset uint32
+	// Link is where an object of a list has its link.
+	Link uint32
 	// Inside is where in its block an object lies.
 	Inside uint32
 	// Kinds are those whose releases take back what is handed out, or whose objects
@@ -126,6 +128,7 @@ type Unwatched struct {
 type Plan struct {
 	Targets   []*target.Module
 	Probes    []Probe
+	Jumps     []Jump
 	Unwatched []Unwatched
 	Kinds     []string // at most MaxKinds
 	Pages     bool     // addresses of pages have to be turned into their struct page
@@ -201,15 +204,20 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 		p := &b.plan.Probes[i]
 		if p.Space != catalog.Memory {
 			b.plan.Pages = true
-			// Pages that were split are freed one by one.
+			// Pages that were split are freed one by one; only the first is known.
 			p.CompareSize = p.CompareSize && !split
+			p.Foreign = p.Foreign || split
 		}
 	}
 	if len(b.plan.Kinds) > MaxKinds {
 		return nil, fmt.Errorf("the targets use %d kinds of objects, and there is room for %d", len(b.plan.Kinds), MaxKinds)
 	}
-	for _, t := range targets {
-		b.plan.Unwatched = append(b.plan.Unwatched, b.plan.Unseen(t)...)
+	for i := range targets {
+		jumps, err := b.plan.jumps(i)
+		if err != nil {
+			return nil, err
+		}
+		b.plan.Jumps = append(b.plan.Jumps, jumps...)
 	}
 	return b.plan, nil
 }
@@ -459,9 +467,13 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 			}
 		}
 	}
-	// Kernels that have no such list any more have nothing to count.
+	// Some kernels' functions know no list.
 	if i, ok := index(params, f.List); ok {
 		p.List = i
+		structure, member, _ := strings.Cut(f.Link, ".")
+		if p.Link, err = b.kernel.Field(structure, member); err != nil {
+			return p, err
+		}
 	}
 	if f.Last != "" {
 		if p.Last, p.LastOffset, err = b.field(params, f.Last); err != nil {

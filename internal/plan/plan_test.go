@@ -221,7 +221,7 @@ func TestSites(t *testing.T) {
 		got[fmt.Sprint(c.Symbol, s.Probes)]++
 	}
 	want := map[string]int{
-		"vmalloc[0]": 4, // 20, 40, 50 and 60; 10 and 30 are tail calls
+		"vmalloc[0]": 6, "vfree[1]": 2, // with tail calls
 		"myfunc1[0]": 1, "myfunc2[0]": 1, "myfunc3[1]": 1, "myfunc4[1]": 1,
 		"_printk[]": 5, "__fentry__[]": 6,
 	}

@@ -1,8 +1,7 @@
 package plan
 
 import (
-	"bytes"
-	"debug/elf"
+	"cmp"
 	"slices"
 	"strings"
 
@@ -32,6 +31,10 @@ func (p *Plan) Sites(m *target.Module) []Site {
 	sites := make([]Site, 0, len(m.Calls))
 	for _, c := range m.Calls {
 		if c.Tail {
+			// Of these a kprobe tells (Jumps), by the address behind a jmp.
+			if c.Import && len(probes[c.Symbol]) > 0 {
+				sites = append(sites, Site{Section: c.Section, End: jumpEnd(m, c), Probes: probes[c.Symbol]})
+			}
 			continue
 		}
 		r := reach{}
@@ -93,84 +96,117 @@ func (w *walker) local(function string) reach {
 	return r
 }
 
-// Unseen lists what a target obtains where no probe can tell that it was the target:
-// in functions that end in a jump to an allocator and that nothing in the target
-// calls directly. When the kernel calls one, as a callback, the allocator returns to
-// the kernel.
-func (p *Plan) Unseen(m *target.Module) []Unwatched {
-	obtains := make(map[string]bool)
+// Jump is a jump of a target to what is probed, in a function that somebody else may
+// call: the probed function returns to him then, and only the jump tells that the
+// target got there.
+type Jump struct {
+	Target   int    // index in Plan.Targets
+	Function string // that jumps
+	Symbol   string // that it jumps to
+	Role     Role
+	Section  int
+	Start    uint64 // offset of the instruction in the section
+
+	// Anchor is a function of the section whose name is the only one of its kind in
+	// the module, and Offset the jump's distance from it: how a kprobe is named.
+	Anchor string
+	Offset uint64
+}
+
+// jumpLen is how long a jmp to an import is.
+const jumpLen = 5
+
+// jumpEnd is the address behind a jump as the programs tell it: they know where it
+// begins, and take it for a jmp. A jcc is a byte longer.
+func jumpEnd(m *target.Module, c target.Call) uint64 {
+	return jumpStart(m, c) + jumpLen
+}
+
+func jumpStart(m *target.Module, c target.Call) uint64 {
+	if c.Conditional {
+		return c.End - jumpLen - 1
+	}
+	return c.End - jumpLen
+}
+
+// jumps lists a target's jumps to what is probed.
+func (p *Plan) jumps(t int) ([]Jump, error) {
+	m := p.Targets[t]
+	roles := make(map[string]Role)
 	for _, pr := range p.Probes {
-		if pr.Role == Obtain {
-			for _, im := range pr.Imports {
-				obtains[im] = true
+		for _, im := range pr.Imports {
+			// What is obtained matters more.
+			if r, ok := roles[im]; !ok || r == Release {
+				roles[im] = pr.Role
 			}
 		}
 	}
-	called := make(map[string]bool)
-	for _, c := range m.Calls {
-		if !c.Import {
-			called[c.Symbol] = true
-		}
+	wanted := slices.ContainsFunc(m.Calls, func(c target.Call) bool {
+		_, ok := roles[c.Symbol]
+		return ok && c.Import && c.Tail
+	})
+	if !wanted {
+		return nil, nil
 	}
-	var out []Unwatched
-	var static map[string]bool
-	for _, f := range m.Funcs {
-		if called[f.Name] {
-			continue
-		}
-		symbols := jumpedTo(m, f.Name, obtains)
-		if len(symbols) > 0 && static == nil {
-			static = staticFuncs(m)
-		}
-		// A static function that nobody calls is there because its address is
-		// taken; another one may be what is left of a function that was inlined.
-		if !static[f.Name] {
-			continue
-		}
-		for _, symbol := range symbols {
-			out = append(out, Unwatched{
-				Function: symbol,
-				Reason:   "when the kernel calls " + f.Name + ", which ends in a jump to it, it returns to the kernel: build with -fno-optimize-sibling-calls to see it",
-			})
-		}
-	}
-	return out
-}
-
-// staticFuncs lists the functions that only the module's own file can name.
-func staticFuncs(m *target.Module) map[string]bool {
-	static := make(map[string]bool)
-	f, err := elf.NewFile(bytes.NewReader(m.Image()))
+	taken, err := m.AddressTaken()
 	if err != nil {
-		return static
+		return nil, err
 	}
-	symbols, err := f.Symbols()
-	if err != nil {
-		return static
+	names := make(map[string]int)
+	parts := make(map[int][]int) // a function and its cold part
+	for i, f := range m.Funcs {
+		names[f.Name]++
+		parts[m.Hot(i)] = append(parts[m.Hot(i)], i)
 	}
-	for _, s := range symbols {
-		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && elf.ST_BIND(s.Info) == elf.STB_LOCAL {
-			static[s.Name] = true
+	var jumps []Jump
+	seen := make(map[int]bool)
+	var queue []int
+	for i := range m.Funcs {
+		if taken[i] && !seen[m.Hot(i)] {
+			seen[m.Hot(i)] = true
+			queue = append(queue, m.Hot(i))
 		}
 	}
-	return static
-}
-
-// jumpedTo lists the wanted imports that a function ends in, by its own jumps and
-// those of the functions that it jumps to.
-func jumpedTo(m *target.Module, function string, wanted map[string]bool) []string {
-	var found []string
-	seen := map[string]bool{function: true}
-	for queue := []string{function}; len(queue) > 0; queue = queue[1:] {
-		for _, c := range m.TailCalls(queue[0]) {
-			switch {
-			case c.Import && wanted[c.Symbol]:
-				found = union(found, []string{c.Symbol})
-			case !c.Import && !seen[c.Symbol]:
-				seen[c.Symbol] = true
-				queue = append(queue, c.Symbol)
+	for ; len(queue) > 0; queue = queue[1:] {
+		var calls []target.Call
+		for _, part := range parts[queue[0]] {
+			calls = append(calls, m.TailCallsIn(part)...)
+		}
+		for _, c := range calls {
+			if !c.Import {
+				if to := m.Hot(c.Callee); !seen[to] {
+					seen[to] = true
+					queue = append(queue, to)
+				}
+				continue
 			}
+			role, ok := roles[c.Symbol]
+			if !ok {
+				continue
+			}
+			j := Jump{
+				Target: t, Function: m.Funcs[queue[0]].Name, Symbol: c.Symbol, Role: role,
+				Section: c.Section, Start: jumpStart(m, c),
+			}
+			for i := m.FuncIndex(c.Section, j.Start); i >= 0 && m.Funcs[i].Section == c.Section; i-- {
+				if f := m.Funcs[i]; names[f.Name] == 1 {
+					j.Anchor, j.Offset = f.Name, j.Start-f.Offset
+					break
+				}
+			}
+			jumps = append(jumps, j)
 		}
 	}
-	return found
+	slices.SortFunc(jumps, func(a, b Jump) int {
+		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.Start, b.Start))
+	})
+	return slices.Compact(jumps), nil
+}
+
+// Unseen says what it means that a jump can't be watched.
+func (j *Jump) Unseen(why string) Unwatched {
+	return Unwatched{
+		Function: j.Symbol,
+		Reason:   "when the kernel calls " + j.Function + ", which ends in a jump to it, it returns to the kernel, and the jump can't be watched: " + why,
+	}
 }

@@ -153,7 +153,7 @@ type kedrProbeSpec struct {
 	Kinds       uint32
 	LastOffset  uint32
 	Inside      uint32
-	Pad         uint32
+	Link        uint32
 	Through     [32]struct {
 		_    structs.HostLayout
 		Base uint64
@@ -179,6 +179,8 @@ type kedrRange struct {
 type kedrScratch struct {
 	_      structs.HostLayout
 	Depth  uint32
+	Room   uint32
+	Pad    uint32
 	Skip   uint32
 	Stack  kedrStack
 	Object kedrObject

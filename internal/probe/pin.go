@@ -30,6 +30,8 @@ const (
 	mapsDir  = "maps"
 )
 
+func pinSafe(s string) string { return strings.ReplaceAll(s, ".", "_") }
+
 func pinName(m string) string { return strings.TrimPrefix(m, ".") }
 
 // Pin makes the session outlive this process: its maps and links under dir, and
@@ -46,7 +48,7 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 		}
 	}
 	for i, a := range s.attached {
-		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, flag(a.twin), a.Symbol)
+		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, flag(a.twin), pinSafe(a.Symbol))
 		if err := a.link.Pin(dir + "/" + linksDir + "/" + name); err != nil {
 			return fmt.Errorf("pinning the probe of %s: %w", a.Symbol, err)
 		}
@@ -120,6 +122,9 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 			return nil, fmt.Errorf("pinned probe %q is not ours: %w", e.Name(), err)
 		}
 		a.twin = twin != 0
+		if a.jump = a.id == maxProbes-1; a.jump {
+			s.jumps = detachedJumps
+		}
 		s.attached = append(s.attached, a)
 	}
 	return s, nil

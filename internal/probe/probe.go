@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sort"
 	"strings"
@@ -50,6 +51,16 @@ type Attached struct {
 	link   link.Link
 	id     uint32
 	twin   bool // the second of two programs on one tracepoint
+	jump   bool // a kprobe at a jump of a target
+
+	event *os.File // instead of a link, which such events have not had before 5.15
+}
+
+func (a *Attached) close() error {
+	if a.event != nil {
+		return a.event.Close()
+	}
+	return a.link.Close()
 }
 
 // Set is the programs and maps of one session.
@@ -63,8 +74,10 @@ type Set struct {
 
 	attached []Attached
 	symbols  symbols
+	jumps    string // group of kprobes; empty: there are none
 
 	targets uint32
+	tails   bool   // targets jump to what is probed, where the kernel may call them
 	depths  uint32 // how often a program may interrupt itself, and once more
 }
 
@@ -80,7 +93,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if len(p.Targets) > MaxTargets {
 		return nil, fmt.Errorf("%d targets: one session watches at most %d", len(p.Targets), MaxTargets)
 	}
-	if len(p.Probes) > maxProbes-8 {
+	if len(p.Probes) > maxProbes-8 { // five events of modules, and the jumps
 		return nil, fmt.Errorf("%d functions to intercept: one session has room for %d", len(p.Probes), maxProbes-8)
 	}
 	// Kernels before 5.11 charge maps to the locked memory of the process.
@@ -102,6 +115,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 			s.Close()
 		}
 	}()
+	s.tails = len(p.Jumps) > 0
 	if s.layout, err = kernelLayout(k); err != nil {
 		return nil, err
 	}
@@ -126,6 +140,10 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 				p.Unwatched = append(p.Unwatched, plan.Unwatched{Function: pr.Symbol, Reason: brief(err)})
 			}
 		}
+	}
+	// The highest number is the jumps'.
+	if err := s.attachJumps(maxProbes-1, p, opts.Files); err != nil {
+		return nil, err
 	}
 	return s, s.attachModuleEvents(uint32(len(p.Probes)), p)
 }
@@ -413,8 +431,9 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		Throughs: uint8(len(p.Through)),
 		Tag:      p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
 		Succeeds: map[string]uint8{"": 0, "zero": 1, "nonzero": 2}[p.Succeeds],
-		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Fills: flag(p.Fills),
+		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Link: p.Link, Fills: flag(p.Fills),
 		CompareSize: flag(p.CompareSize), Kinds: p.Kinds, Inside: p.Inside,
+		Tails: flag(s.tails),
 	}
 	if p.Size.From == plan.SizeOrder {
 		spec.Kinds |= kindOrdered
@@ -541,9 +560,12 @@ func (s *Set) Close() error {
 	errs := make([]error, len(s.attached))
 	var wg sync.WaitGroup
 	for i, a := range s.attached {
-		wg.Go(func() { errs[i] = a.link.Close() })
+		wg.Go(func() { errs[i] = a.close() })
 	}
 	wg.Wait()
+	if s.jumps != "" && s.jumps != detachedJumps {
+		errs = append(errs, withTracefs(func(dir string) error { return removeJumps(dir, s.jumps) }))
+	}
 	errs = append(errs, s.symbols.close())
 	for _, m := range s.shared {
 		errs = append(errs, m.Close())

@@ -224,7 +224,6 @@ var reasons = [...]string{
 	"the probe was interrupted by itself",
 	"more loads of targets than there is room for",
 	"more wrong releases than there is room for",
-	"objects were asked for as a list, which is not followed",
 	"one address was obtained more often than is followed",
 	"more jumps to it under way than there is room for",
 }
@@ -234,7 +233,7 @@ func (s *Set) Lost() ([]Lost, error) {
 	// Misses first: what the second programs have made good of them is then there.
 	misses := make([]uint64, len(s.attached))
 	for i, a := range s.attached {
-		if a.twin {
+		if a.twin || a.event != nil {
 			continue // it is there for what the first one misses
 		}
 		var err error
@@ -259,10 +258,20 @@ func (s *Set) Lost() ([]Lost, error) {
 		rescued := binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(a.id%maxProbes):])
 		if n := misses[i]; n > rescued {
 			out = append(out, Lost{
-				Probe: -1, Symbol: a.Symbol, Count: n - rescued,
+				Probe: int(a.id), Symbol: a.Symbol, Count: n - rescued,
 				Reason: "the kernel does not let a probe interrupt itself",
 			})
 		}
+	}
+	missed, err := s.jumpMisses()
+	if err != nil {
+		return nil, fmt.Errorf("asking about the kprobes: %w", err)
+	}
+	if missed > 0 {
+		out = append(out, Lost{
+			Probe: -1, Symbol: "jumps of the module", Count: missed,
+			Reason: "the kernel does not run a kprobe inside of another one",
+		})
 	}
 	return out, nil
 }

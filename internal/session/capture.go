@@ -134,6 +134,9 @@ type Lost struct {
 	Function string `json:"function"` // the probed function, or empty
 	Reason   string `json:"reason"`
 	Count    uint64 `json:"count"`
+	// Check: the probe only holds releases against what was obtained; the account
+	// is whole.
+	Check bool `json:"check,omitempty"`
 }
 
 // Unwatched is a function that the target imports and that could not be

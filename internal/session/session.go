@@ -51,6 +51,7 @@ type metaProbe struct {
 	Symbol   string `json:"symbol"`
 	Kind     string `json:"kind"`
 	Function string `json:"function,omitempty"` // empty: the call site tells
+	Check    bool   `json:"check,omitempty"`    // it only tells wrong releases
 }
 
 // ErrLoaded says that a target is in the kernel already.
@@ -84,7 +85,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
 	}
 	for _, pr := range p.Probes {
-		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind}
+		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind, Check: pr.CheckOnly}
 		if pr.Mechanism != plan.Tracepoint {
 			mp.Function = pr.Symbol
 		}
@@ -143,11 +144,11 @@ func (s *Session) Capture(settle time.Duration) (*Capture, error) {
 		return nil, err
 	}
 	for _, l := range lost {
-		name := l.Symbol
-		if l.Probe >= 0 && l.Probe < len(s.meta.Probes) {
-			name = s.meta.Probes[l.Probe].Symbol
+		out := Lost{Function: l.Symbol, Reason: l.Reason, Count: l.Count}
+		if p, ok := s.probe(l.Probe); ok {
+			out.Function, out.Check = p.Symbol, p.Check
 		}
-		c.Lost = append(c.Lost, Lost{Function: name, Reason: l.Reason, Count: l.Count})
+		c.Lost = append(c.Lost, out)
 	}
 	return c, nil
 }
@@ -412,7 +413,7 @@ func Stop() error {
 }
 
 func remove() error {
-	return errors.Join(removeAll(pinDir), removeAll(FilesDir))
+	return errors.Join(removeAll(pinDir), removeAll(FilesDir), probe.RemoveJumps())
 }
 
 func removeAll(dir string) error {

@@ -146,8 +146,13 @@ func (r *Resolver) Stack(stack []Location, callee string) (frames []Frame, reach
 			frames, below = append(frames, f), -1
 			continue
 		}
-		if c, ok := r.module.CallEndingAt(loc.Section, loc.Offset); ok && !c.Tail {
+		if c, ok := r.module.CallEndingAt(loc.Section, loc.Offset); ok {
 			switch {
+			case c.Tail:
+				// The place of a jump that was seen, not of a return.
+				if i == 0 && c.Import && reached == "" {
+					reached = c.Symbol
+				}
 			case c.Import:
 				if i == 0 && reached == "" {
 					reached = c.Symbol

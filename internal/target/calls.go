@@ -138,7 +138,10 @@ func (m *Module) addRelocated(section int, b branch) {
 	}
 	if s.section == elf.SHN_UNDEF {
 		if s.name != "" {
-			m.Calls = append(m.Calls, Call{Section: section, End: b.end, Symbol: s.name, Import: true, Tail: !b.call})
+			m.Calls = append(m.Calls, Call{
+				Section: section, End: b.end, Symbol: s.name, Import: true, Tail: !b.call,
+				Conditional: !b.call && b.end-b.start > 5,
+			})
 		}
 		return
 	}

@@ -76,6 +76,8 @@ type Call struct {
 	Import  bool   // Symbol is an import
 	Tail    bool   // a jmp: the callee returns to this function's caller
 
+	Conditional bool // a jcc, a byte longer than a jmp where its operand is relocated
+
 	// Callee is the index in Module.Funcs of the module's own function that
 	// it goes to: two of them may share a name. Unused for an import.
 	Callee int

@@ -440,15 +440,6 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
-// TestUnseen: an allocation that can't be attributed is no reason to say "no leaks".
-func TestUnseen(t *testing.T) {
-	o := kedr(t, "run", "--vm=never", ko("callback"))
-	if o.status != 4 || !strings.Contains(o.stdout, "when the kernel calls in_work, which ends in a jump to it") ||
-		strings.Contains(o.stdout, "calls in_order") {
-		t.Errorf("%+v", o)
-	}
-}
-
 // TestMount: a bpffs that was not there before the session is not there after it.
 func TestMount(t *testing.T) {
 	must(t, "umount", "/sys/fs/bpf")

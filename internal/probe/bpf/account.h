@@ -109,7 +109,8 @@ static __always_inline bool prepare(void *ctx, struct scratch *s, const struct c
 	o->irq = in_irq();
 	o->inner = spec.tracepoint;
 	bpf_get_current_comm(o->comm, sizeof(o->comm));
-	o->stack = stack_id(ctx, s, c, id, STACK_OBTAINED, &e->stack);
+	o->stack = stack_id(ctx, s, c, id, STACK_OBTAINED);
+	e->stack = bpf_map_lookup_elem(&stacks, &o->stack);
 	return true;
 }
 
@@ -230,7 +231,6 @@ static __always_inline void note_release(void *ctx, struct scratch *s, const str
 					 const struct object *old)
 {
 	struct freed *f = freed_slot(key);
-	struct stack *st;
 
 	if (!f)
 		return;
@@ -244,7 +244,7 @@ static __always_inline void note_release(void *ctx, struct scratch *s, const str
 	who_am_i(&f->released, c->site);
 	f->released.stack = 0;
 	if (c->t >= 0)
-		f->released.stack = stack_id(ctx, s, c, old->load, STACK_RELEASED, &st);
+		f->released.stack = stack_id(ctx, s, c, old->load, STACK_RELEASED);
 	f->end = f->time;
 	barrier();
 	f->key = key;
@@ -261,7 +261,6 @@ static __always_inline void wrong_release(void *ctx, struct scratch *s, const st
 	__u32 id = load_now(c->t);
 	struct freed *before = NULL;
 	struct load *ld = load_of(id);
-	struct stack *st;
 	__u64 stack;
 
 	if (!id || !ld)
@@ -272,7 +271,7 @@ static __always_inline void wrong_release(void *ctx, struct scratch *s, const st
 		before = NULL;
 	w->what = object ? WRONG_MISMATCHED : before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
 	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, 1);
-	stack = stack_id(ctx, s, c, id, STACK_WRONG + w->what, &st);
+	stack = stack_id(ctx, s, c, id, STACK_WRONG + w->what);
 	if (!stack)
 		return;
 	old = bpf_map_lookup_elem(&wrongs, &stack);

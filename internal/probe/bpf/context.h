@@ -28,7 +28,7 @@ const volatile __u32 depths = 1; /* how many rooms there are */
  */
 struct caller {
 	__u64 ret, site;
-	__u64 slot; /* where the return address lies; 0: unknown */
+	__u32 slot; /* where the return address lies, from ctx on; 0: unknown */
 	int t; /* the target; -1: none */
 };
 
@@ -47,8 +47,10 @@ static __always_inline struct scratch *enter(void)
 	s = first;
 	if (depth)
 		s = bpf_map_lookup_elem(&scratch, &depth);
-	if (s)
+	if (s) {
+		s->room = depth;
 		first->depth = depth + 1;
+	}
 	return s;
 }
 
@@ -156,21 +158,20 @@ static __always_inline bool same_stack(const struct stack *a, const struct stack
 }
 
 /*
- * Finds or stores the stack of this call, and returns its id; 0: no room. The
- * id is a hash, but two stacks never share one: all frames are compared.
+ * Finds or stores the stack that lies in a room of the scratch map, and returns its
+ * id; 0: no room. The id is a hash, but two stacks never share one: all frames are
+ * compared. A global function: the verifier looks at its loops once.
  */
-static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct caller *c,
-				      __u32 load, __u32 role, struct stack **entry)
+__noinline __u64 store_stack(__u32 room)
 {
-	struct stack *st = &s->stack, *old;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct stack *st, *old;
 	__u64 id;
 
-	unwind(ctx, s, c->ret);
-	st->load = load;
-	st->role = role;
-	st->site = c->site == c->ret ? 0 : c->site;
-	st->needed = role >= STACK_WRONG;
-	id = (((__u64)load << 3 | role) + 1) ^ st->site;
+	if (!s)
+		return 0;
+	st = &s->stack;
+	id = (((__u64)st->load << 3 | st->role) + 1) ^ st->site;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= st->frames)
 			break;
@@ -191,17 +192,30 @@ static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct
 			if (!old)
 				break;
 		}
-		if (same_stack(st, old)) {
-			*entry = old;
+		if (same_stack(st, old))
 			return id;
-		}
 		id++;
 	}
-	/* Without the stack of a release nothing is wrong in the account. */
-	if (role != STACK_RELEASED)
-		lose(LOST_STACKS_FULL);
-	*entry = NULL;
 	return 0;
+}
+
+/* The id of this call's stack; 0: there is no room for it. */
+static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct caller *c,
+				      __u32 load, __u32 role)
+{
+	struct stack *st = &s->stack;
+	__u64 id;
+
+	unwind(ctx, s, c->ret);
+	st->load = load;
+	st->role = role;
+	st->site = c->site == c->ret ? 0 : c->site;
+	st->needed = role >= STACK_WRONG;
+	id = store_stack(s->room);
+	/* Without the stack of a release nothing is wrong in the account. */
+	if (!id && role != STACK_RELEASED)
+		lose(LOST_STACKS_FULL);
+	return id;
 }
 
 /*
@@ -245,7 +259,7 @@ static __always_inline bool from_frame(void *ctx, const __u64 *w, struct caller 
 		lose(LOST_FRAME);
 		return false;
 	}
-	c->slot = (__u64)ctx + 8 * at;
+	c->slot = 8 * at;
 	c->ret = at == n + 3 ? w[n + 3] : w[n + 2];
 	return true;
 }
@@ -401,16 +415,27 @@ __noinline int claim(__u64 here, __u64 slot, __u64 ret)
 	return 0;
 }
 
+/* A pointer as a number: the verifier keeps them apart. */
+static __always_inline __u64 number(void *p)
+{
+	void *in = p;
+	__u64 out = 0;
+
+	bpf_probe_read_kernel(&out, sizeof(out), &in);
+	return out;
+}
+
 /* Says who called, and whether that was a call to what is probed. */
 static __always_inline void attribute(void *ctx, struct caller *c)
 {
 	c->site = c->ret;
 	c->t = target_of(c->ret);
 	if (c->t < 0 && spec.tails && noted) {
-		int n = claim((__u64)ctx, c->slot, c->ret) - 1;
-		__u64 key = ((__u64)ctx >> STACK_SHIFT) + (n >= MAX_NOTES);
+		__u64 here = number(ctx), key;
+		int n = claim(here, c->slot ? here + c->slot : 0, c->ret) - 1;
 		struct notes *ns;
 
+		key = (here >> STACK_SHIFT) + (n >= MAX_NOTES);
 		if (n < 0 || !(ns = bpf_map_lookup_elem(&notes, &key)))
 			return;
 		c->site = ns->at[n % MAX_NOTES].site;

@@ -42,7 +42,6 @@ enum lost_reason {
 	LOST_NESTED,
 	LOST_LOADS_FULL,
 	LOST_WRONG_FULL,
-	LOST_LIST,
 	LOST_COUNTED,
 	LOST_NOTES,
 	LOST_MAX,
@@ -120,14 +119,14 @@ struct probe_spec {
 	__u8 succeeds;
 	__u8 owner; /* argument that the object has to go back to */
 	__u8 last; /* released when the 32 bits at last_offset behind this argument are 1 */
-	__u8 list; /* argument with a list instead of the array, which is not followed */
+	__u8 list; /* argument with a list instead of the array */
 	__u8 fills; /* entries of the array that were there before are passed over */
 	__u8 compare_size; /* a release names the size, and it has to be the object's */
 	__u8 tails; /* some calls of the target are jumps: look for their notes */
 	__u32 kinds; /* what is handed out, a bit a kind; what is taken back */
 	__u32 last_offset;
 	__u32 inside; /* where in its block an object lies */
-	__u32 pad;
+	__u32 link; /* where in an object of a list its link is */
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
 
@@ -402,6 +401,8 @@ struct {
 #define MAX_DEPTH 4
 struct scratch {
 	__u32 depth; /* of the first: how many are in use */
+	__u32 room; /* which one this is */
+	__u32 pad;
 	__u32 skip; /* frames above the call site, last time */
 	struct stack stack;
 	struct object object;

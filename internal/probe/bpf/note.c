@@ -2,13 +2,15 @@
 /*
  * Jumps of a target to what is probed, in functions that the kernel may call: the
  * probed function returns to the kernel then, and nothing but the jump itself tells
- * who got there. A kprobe sits on each. spec.address is the target, spec.size_a the
- * section and spec.function the offset behind the jump.
+ * who got there. A kprobe sits on each. spec.address is the target.
  */
 #include "account.h"
 
 /* arch/x86/include/asm/ptrace.h, struct pt_regs of x86-64 */
+#define REGS_IP 128
 #define REGS_SP 152
+#define INT3_LEN 1 /* the register is behind the breakpoint, also where there is none */
+#define JUMP_LEN 5
 
 SEC("kprobe/note")
 int note_jump(void *ctx)
@@ -16,14 +18,12 @@ int note_jump(void *ctx)
 	__u64 sp = *(__u64 *)(ctx + REGS_SP), key = sp >> STACK_SHIFT, ret = 0;
 	struct notes *ns, none = {};
 	__u32 t = spec.address, n, dropped;
-	struct load *ld;
 
-	if (t >= MAX_TARGETS || spec.size_a >= MAX_SECTIONS)
+	if (t >= MAX_TARGETS)
 		return 0;
-	ld = load_of(loaded[t].load);
 	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
 	/* A caller in the target is found without. */
-	if (!ld || !ld->section[spec.size_a] || target_of(ret) >= 0)
+	if (!loaded[t].load || target_of(ret) >= 0)
 		return 0;
 	ns = bpf_map_lookup_elem(&notes, &key);
 	if (!ns) {
@@ -48,7 +48,7 @@ int note_jump(void *ctx)
 	dropped = ns->n - n;
 	ns->at[n].sp = sp;
 	ns->at[n].ret = ret;
-	ns->at[n].site = ld->section[spec.size_a] + spec.function;
+	ns->at[n].site = *(__u64 *)(ctx + REGS_IP) - INT3_LEN + JUMP_LEN;
 	ns->at[n].target = t;
 	ns->n = n + 1;
 	__sync_fetch_and_add(&noted, 1 - (__u64)dropped);

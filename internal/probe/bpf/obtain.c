@@ -106,14 +106,20 @@ int obtain_exit(void *ctx)
 
 struct bulk {
 	struct entry e;
-	__u64 *array;
+	__u64 *array; /* or the last link that was followed */
+	bool list;
 };
 
-static __always_inline void obtain_nth(__u32 i, const struct bulk *b)
+/* In turn: those of a list were put in front, the last one first. */
+static __always_inline void obtain_nth(__u32 i, struct bulk *b)
 {
 	__u64 addr = 0;
 
-	bpf_probe_read_kernel(&addr, sizeof(addr), b->array + i);
+	bpf_probe_read_kernel(&addr, sizeof(addr), b->list ? b->array : b->array + i);
+	if (b->list && addr) {
+		b->array = (__u64 *)addr;
+		addr -= spec.link;
+	}
 	if (!nothing(addr) && !(spec.fills && find(key_of(addr))))
 		enter_object(&b->e, addr);
 }
@@ -145,13 +151,14 @@ static __always_inline bool obtain_bulk_begin(void *ctx, __u64 *w, struct bulk *
 		return false;
 	if (failed(w[spec.args]))
 		return false;
-	if (spec.list < MAX_ARGS && w[spec.list]) {
-		lose(LOST_LIST);
-		return false;
-	}
-	if (spec.address >= MAX_ARGS || !w[spec.address])
+	b->list = spec.list < MAX_ARGS && w[spec.list];
+	if (spec.address >= MAX_ARGS)
 		return false;
 	b->array = (__u64 *)w[spec.address];
+	if (spec.list < MAX_ARGS && b->list)
+		b->array = (__u64 *)w[spec.list];
+	if (!b->array)
+		return false;
 	s = enter();
 	if (!s)
 		return false;

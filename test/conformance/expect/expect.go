@@ -45,10 +45,12 @@ type Find struct {
 	Line  int
 	Wrong string // "" for a leak, else as reports have it: "unallocated", "double", "mismatched"
 	Size  uint64 // of a leaked object; 0: unknown
-	Kind  string
-	Count uint64
-	IRQ   bool
-	Stack []string // functions, innermost first, from the source's first
+
+	AnySize bool // it differs from kernel to kernel
+	Kind    string
+	Count   uint64
+	IRQ     bool
+	Stack   []string // functions, innermost first, from the source's first
 }
 
 // Total is what the file adds up to.
@@ -158,7 +160,9 @@ func (f *File) comment(line int, words []string) (isTotal bool, err error) {
 		}
 		for s := range strings.SplitSeq(words[1], ",") {
 			x := Find{Line: line, Kind: words[2], Count: 1}
-			if s != "?" {
+			if s == "*" {
+				x.AnySize = true
+			} else if s != "?" {
 				if x.Size, err = strconv.ParseUint(s, 10, 64); err != nil {
 					return false, err
 				}
