@@ -82,7 +82,7 @@ static noinline void ended(void)
 // TOTAL allocations=2 leaks=1
 static noinline void of_no_set(void)
 {
-	KEEP(bio_kmalloc(3, GFP_KERNEL)); // LEAK ? bio
+	KEEP(bio_kmalloc(3, GFP_KERNEL)); // LEAK * slab
 	kfree(bio_kmalloc(3, GFP_KERNEL));
 }
 #else
