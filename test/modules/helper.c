@@ -24,8 +24,44 @@ struct page *kedr_helper_page(void)
 }
 EXPORT_SYMBOL(kedr_helper_page);
 
+/* What comes from others is given back here. */
+void kedr_helper_kfree(void *p)
+{
+	kfree(p);
+}
+EXPORT_SYMBOL(kedr_helper_kfree);
+
+void kedr_helper_vfree(void *p)
+{
+	vfree(p);
+}
+EXPORT_SYMBOL(kedr_helper_vfree);
+
+void kedr_helper_put_page(struct page *page)
+{
+	put_page(page);
+}
+EXPORT_SYMBOL(kedr_helper_put_page);
+
+void kedr_helper_free_object(struct kmem_cache *c, void *p)
+{
+	kmem_cache_free(c, p);
+}
+EXPORT_SYMBOL(kedr_helper_free_object);
+
 struct kmem_cache *kedr_helper_private;
 EXPORT_SYMBOL(kedr_helper_private);
+
+/* A cache to be ruined, a new one each time. */
+struct kmem_cache *kedr_helper_victim(void)
+{
+	static atomic_t n;
+	char name[32];
+
+	snprintf(name, sizeof(name), "kedr_victim-%d", atomic_inc_return(&n));
+	return kmem_cache_create_usercopy(name, 120, 0, 0, 0, 120, NULL);
+}
+EXPORT_SYMBOL(kedr_helper_victim);
 
 /*
  * These obtain, with preemption disabled, what has just been freed: allocators hand
