@@ -107,21 +107,6 @@ static noinline void bulk(void)
 static void bulk(void) { }
 #endif
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
-// TOTAL allocations=4 leaks=2
-static noinline void bulk_list(void)
-{
-	LIST_HEAD(kept_list);
-	LIST_HEAD(list);
-
-	alloc_pages_bulk_list(GFP_KERNEL, 2, &kept_list); // LEAK 4096 page x2
-	alloc_pages_bulk_list(GFP_KERNEL, 2, &list);
-	put_pages_list(&list);
-}
-#else
-static void bulk_list(void) { }
-#endif
-
 // RUN
 static int __init page_init(void)
 {
@@ -131,7 +116,6 @@ static int __init page_init(void)
 	mixed();
 	folios();
 	bulk();
-	bulk_list();
 	return 0;
 }
 

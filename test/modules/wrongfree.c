@@ -11,6 +11,8 @@ static noinline void give_back(void)
 	vfree(kedr_helper_vmalloc(20)); // WRONG-FREE vmalloc
 	kvfree(kedr_helper_kmalloc(30)); // WRONG-FREE vmalloc
 	__free_pages(kedr_helper_page(), 0); // WRONG-FREE page
+	/* What the helper obtains by a jump, so that it is returned here, is not ours. */
+	KEEP(kedr_helper_kmalloc(60));
 	KEEP(NULL);
 }
 

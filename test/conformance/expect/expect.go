@@ -1,7 +1,7 @@
 // Package expect reads what a test module's source says of itself. In a comment on
 // the line of a call stands what kedr has to find there:
 //
-//	// LEAK <size>[,<size>...] <kind> [x<count>] [irq] [stack=<f>,<g>,...]
+//	// LEAK <size>[,<size>...] <kind> [x<count>] [irq] [stack=<f>,<g>,...]   (size ?: unknown, *: any)
 //	// WRONG-FREE <kind> [x<count>] [irq] [stack=<f>,<g>,...]
 //	// DOUBLE-FREE <kind> ...
 //	// MISMATCH <kind> ...
@@ -45,12 +45,11 @@ type Find struct {
 	Line  int
 	Wrong string // "" for a leak, else as reports have it: "unallocated", "double", "mismatched"
 	Size  uint64 // of a leaked object; 0: unknown
-
-	AnySize bool // it differs from kernel to kernel
-	Kind    string
-	Count   uint64
-	IRQ     bool
-	Stack   []string // functions, innermost first, from the source's first
+	Any   bool   // the size depends on the kernel
+	Kind  string
+	Count uint64
+	IRQ   bool
+	Stack []string // functions, innermost first, from the source's first
 }
 
 // Total is what the file adds up to.
@@ -160,9 +159,8 @@ func (f *File) comment(line int, words []string) (isTotal bool, err error) {
 		}
 		for s := range strings.SplitSeq(words[1], ",") {
 			x := Find{Line: line, Kind: words[2], Count: 1}
-			if s == "*" {
-				x.AnySize = true
-			} else if s != "?" {
+			x.Any = s == "*"
+			if s != "?" && s != "*" {
 				if x.Size, err = strconv.ParseUint(s, 10, 64); err != nil {
 					return false, err
 				}
