@@ -23,14 +23,27 @@ type Kernel struct {
 	Dir     string // where the package is unpacked
 }
 
-// Image is the kernel's boot file.
-func (k Kernel) Image() string { return filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release) }
+// Image is the kernel's boot file; Linux 7's packages have it among the modules.
+func (k Kernel) Image() string {
+	boot := filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release)
+	if _, err := os.Stat(boot); err != nil {
+		if other := filepath.Join(k.Modules(), "vmlinuz"); exists(other) {
+			return other
+		}
+	}
+	return boot
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
 
 // Modules is its directory of modules.
 func (k Kernel) Modules() string {
 	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
 		dir := filepath.Join(k.Dir, lib, k.Release)
-		if _, err := os.Stat(dir); err == nil {
+		if exists(dir) {
 			return dir
 		}
 	}
@@ -70,7 +83,7 @@ func (s *Store) Cached() ([]Kernel, error) {
 	var out []Kernel
 	for _, e := range entries {
 		k := Kernel{Release: e.Name(), Dir: filepath.Join(s.kernels(), e.Name())}
-		if _, err := os.Stat(k.Image()); err == nil {
+		if exists(k.Image()) {
 			out = append(out, k)
 		}
 	}
@@ -147,10 +160,14 @@ func (s *Store) Fetch(ctx context.Context, version string, refresh bool) (Kernel
 	}
 	release := strings.TrimPrefix(name, "linux-image-")
 	k := Kernel{Release: release, Dir: filepath.Join(s.kernels(), release)}
-	if _, err := os.Stat(k.Image()); err == nil {
+	if exists(k.Image()) {
 		return k, nil
 	}
-	err = s.unpack(ctx, a, k.Dir, []string{name}, func(dir string) error {
+	deps, err := a.depends(ctx, name)
+	if err != nil {
+		return Kernel{}, err
+	}
+	err = s.unpack(ctx, a, k.Dir, append([]string{name}, imageParts(deps, release)...), func(dir string) error {
 		k := Kernel{Release: release, Dir: dir}
 		if _, err := os.Stat(k.Image()); err != nil {
 			return fmt.Errorf("package %s holds no kernel: %w", name, err)
@@ -158,6 +175,18 @@ func (s *Store) Fetch(ctx context.Context, version string, refresh bool) (Kernel
 		return depmod(ctx, k)
 	})
 	return k, err
+}
+
+// imageParts chooses, of what a kernel image depends on, the packages that hold
+// the kernel: Linux 7's is in linux-binary-, linux-modules- and linux-base-RELEASE.
+func imageParts(deps []string, release string) []string {
+	var parts []string
+	for _, d := range deps {
+		if strings.HasPrefix(d, "linux-") && strings.HasSuffix(d, "-"+release) {
+			parts = append(parts, d)
+		}
+	}
+	return parts
 }
 
 // depmod makes the index that modprobe needs, where the tool is installed.
@@ -184,57 +213,6 @@ func lookTool(name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s is not installed", name)
-}
-
-// Headers returns a directory in which modules for a kernel are built with
-// make -C, fetching it where need be.
-func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
-	root := filepath.Join(s.Dir, "headers", k.Release)
-	dir := filepath.Join(root, "usr/src/linux-headers-"+k.Release)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	a, err := s.apt()
-	if err != nil {
-		return "", err
-	}
-	headers := "linux-headers-" + k.Release
-	if err := a.offers(ctx, headers); err != nil {
-		return "", err
-	}
-	deps, err := a.depends(ctx, headers)
-	if err != nil {
-		return "", err
-	}
-	packages := []string{headers}
-	for _, d := range deps {
-		if strings.HasPrefix(d, "linux-headers-") || strings.HasPrefix(d, "linux-kbuild-") {
-			packages = append(packages, d)
-		}
-	}
-	return dir, s.unpack(ctx, a, root, packages, func(tmp string) error { return relocate(tmp, root) })
-}
-
-// relocate makes unpacked headers refer to where they are: their Makefiles
-// include each other by absolute names below /usr/src.
-func relocate(tmp, root string) error {
-	makefiles, err := filepath.Glob(filepath.Join(tmp, "usr/src/*/Makefile"))
-	if err != nil {
-		return err
-	}
-	for _, name := range makefiles {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		text := strings.ReplaceAll(string(b), "include /usr/src/", "include "+root+"/usr/src/")
-		if text != string(b) {
-			if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // unpack downloads packages and puts their files into dir, all or nothing.

@@ -83,16 +83,37 @@ func TestRelocate(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(dir, "Makefile")
-	if err := os.WriteFile(name, []byte("include /usr/src/linux-headers-1-common/Makefile\n"), 0o644); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{
+		"Makefile":         "KBUILD_OUTPUT=/usr/src/linux-headers-1\ninclude /usr/src/linux-headers-1-common/Makefile\n",
+		".kernelvariables": "CC = gcc-10\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := relocate(tmp, "/cache/headers"); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(name)
-	if err != nil || string(b) != "include /cache/headers/usr/src/linux-headers-1-common/Makefile\n" {
-		t.Errorf("%v: %q", err, b)
+	for name, want := range map[string]string{
+		"Makefile":         "KBUILD_OUTPUT=/cache/headers/usr/src/linux-headers-1\ninclude /cache/headers/usr/src/linux-headers-1-common/Makefile\n",
+		".kernelvariables": "CC = gcc-10\n" + anyCompiler,
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if d := cmp.Diff(want, string(b)); err != nil || d != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, d)
+		}
+	}
+}
+
+func TestImageParts(t *testing.T) {
+	const release = "7.3.4+deb13-amd64"
+	deps := []string{"dracut", "initramfs-tools", "linux-initramfs-tool", "linux-base-" + release,
+		"linux-binary-" + release, "linux-modules-" + release}
+	if d := cmp.Diff(deps[3:], imageParts(deps, release)); d != "" {
+		t.Errorf("Linux 7 (-want +got):\n%s", d)
+	}
+	if got := imageParts([]string{"kmod", "linux-base", "initramfs-tools"}, "6.1.0-56-amd64"); got != nil {
+		t.Errorf("6.1 is in one package, not in %v, too", got)
 	}
 }
 
@@ -101,12 +122,13 @@ func TestCached(t *testing.T) {
 	if ks, err := s.Cached(); err != nil || len(ks) != 0 {
 		t.Errorf("an empty store: %v, %v", ks, err)
 	}
-	for _, r := range []string{"6.1.0-9-amd64", "6.12.1-amd64", "6.1.0-56-amd64"} {
-		dir := filepath.Join(s.kernels(), r, "boot")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, image := range []string{"6.1.0-9-amd64/boot/vmlinuz-6.1.0-9-amd64", "6.12.1-amd64/boot/vmlinuz-6.12.1-amd64",
+		"6.1.0-56-amd64/boot/vmlinuz-6.1.0-56-amd64", "7.3.4-amd64/usr/lib/modules/7.3.4-amd64/vmlinuz"} {
+		name := filepath.Join(s.kernels(), image)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "vmlinuz-"+r), nil, 0o644); err != nil {
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +141,7 @@ func TestCached(t *testing.T) {
 	for _, k := range ks {
 		releases = append(releases, k.Release)
 	}
-	if d := cmp.Diff([]string{"6.12.1-amd64", "6.1.0-56-amd64", "6.1.0-9-amd64"}, releases); err != nil || d != "" {
+	if d := cmp.Diff([]string{"7.3.4-amd64", "6.12.1-amd64", "6.1.0-56-amd64", "6.1.0-9-amd64"}, releases); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 	if k, ok, err := s.Find("6.1"); err != nil || !ok || k.Release != "6.1.0-56-amd64" {
