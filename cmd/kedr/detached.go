@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kedr/internal/catalog"
 	"kedr/internal/kernel"
 	"kedr/internal/leak"
 	"kedr/internal/session"
@@ -19,6 +18,7 @@ import (
 
 func newStart() *cobra.Command {
 	var opts session.Options
+	var cat catalogFlag
 	cmd := &cobra.Command{
 		Use:   "start MODULE[,MODULE...]...",
 		Short: "Watch modules from now on, whoever loads them",
@@ -39,18 +39,19 @@ module.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return start(cmd, opts, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return start(cmd, opts, &cat, args) },
 	}
 	limitFlags(cmd, &opts)
+	cat.register(cmd)
 	return cmd
 }
 
 func limitFlags(cmd *cobra.Command, opts *session.Options) {
 	cmd.Flags().Uint32Var(&opts.MaxObjects, "max-objects", 131072, "objects outstanding at one time that there is room for")
-	cmd.Flags().Uint32Var(&opts.MaxStacks, "max-stacks", 8192, "different call stacks that there is room for")
+	cmd.Flags().Uint32Var(&opts.MaxStacks, "max-stacks", 16384, "different call stacks that there is room for")
 }
 
-func start(cmd *cobra.Command, opts session.Options, args []string) error {
+func start(cmd *cobra.Command, opts session.Options, cat *catalogFlag, args []string) error {
 	k, err := kernel.Running()
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func start(cmd *cobra.Command, opts session.Options, args []string) error {
 	if err := hostCanWatch(k, targets); err != nil {
 		return err
 	}
-	c, err := catalog.Default()
+	c, err := cat.load()
 	if err != nil {
 		return err
 	}

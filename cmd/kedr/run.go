@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"kedr/internal/catalog"
 	"kedr/internal/distro"
 	"kedr/internal/kernel"
 	"kedr/internal/machine"
@@ -36,6 +35,7 @@ type runFlags struct {
 	timeout time.Duration
 	memory  int
 	limits  session.Options
+	catalog catalogFlag
 	out     outputFlags
 }
 
@@ -91,6 +91,7 @@ Exit status:
 	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
 	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
 	limitFlags(cmd, &f.limits)
+	f.catalog.register(cmd)
 	f.out.register(cmd)
 	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -105,6 +106,10 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 	}
 	if f.settle < 0 {
 		return usage("--settle: must not be negative")
+	}
+	// What is wrong with a catalog is known before anything starts.
+	if _, err := f.catalog.load(); err != nil {
+		return err
 	}
 	k, err := kernel.Running()
 	if err != nil {
@@ -175,7 +180,7 @@ func (f *runFlags) hostCan(k *kernel.Kernel, name string) error {
 
 // here runs the analysis on this kernel.
 func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string) (c *session.Capture, err error) {
-	cat, err := catalog.Default()
+	cat, err := f.catalog.load()
 	if err != nil {
 		return nil, err
 	}
@@ -371,6 +376,22 @@ func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload [
 	cfg := machine.Config{
 		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, Result: true,
 		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
+	}
+	for i, name := range f.catalog.files {
+		text, err := readCatalog(name)
+		if err != nil {
+			return nil, err
+		}
+		// With the host's root, the file is where it is on the host.
+		to := fmt.Sprintf("/target/catalog%d.toml", i)
+		if len(workload) > 0 {
+			if to, err = filepath.Abs(name); err != nil {
+				return nil, err
+			}
+		} else {
+			cfg.Files = append(cfg.Files, machine.File{Name: to, Mode: 0o600, Content: text})
+		}
+		argv = append(argv, "--catalog", to)
 	}
 	inside := "/target/" + m.Name + ".ko"
 	if len(workload) > 0 {

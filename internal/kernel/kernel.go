@@ -92,6 +92,27 @@ type Param struct {
 	Name    string
 	Pointee string // name of the structure it points to, if it does
 	Wide    bool   // takes more than one register
+	Class   Class
+}
+
+// Class is what a parameter is, as far as it matters here.
+type Class string
+
+// The classes there are.
+const (
+	Pointer Class = "pointer"
+	Integer Class = "integer"
+	Other   Class = "other"
+)
+
+func classOf(t btf.Type) Class {
+	switch btf.UnderlyingType(t).(type) {
+	case *btf.Pointer:
+		return Pointer
+	case *btf.Int, *btf.Enum:
+		return Integer
+	}
+	return Other
 }
 
 // Params returns a function's parameters. Errors: ErrNoFunction, ErrVariadic,
@@ -113,7 +134,7 @@ func (k *Kernel) Params(function string) ([]Param, error) {
 		if _, void := p.Type.(*btf.Void); void && i == len(proto.Params)-1 {
 			return params, fmt.Errorf("%s: %w", function, ErrVariadic)
 		}
-		param := Param{Name: p.Name}
+		param := Param{Name: p.Name, Class: classOf(p.Type)}
 		if ptr, ok := btf.UnderlyingType(p.Type).(*btf.Pointer); ok {
 			if s, ok := btf.UnderlyingType(ptr.Target).(*btf.Struct); ok {
 				param.Pointee = s.Name

@@ -598,3 +598,17 @@ func noParam(want string, have []kernel.Param) error {
 	}
 	return fmt.Errorf("no parameter %s among (%s)", want, strings.Join(names, ", "))
 }
+
+// allocating and giving are the words in names of functions that hand something out,
+// and of those that do not although they have such a word.
+var (
+	allocating = []string{"alloc", "create", "dup", "clone", "_new"}
+	giving     = []string{"free", "destroy", "remove", "release", "unregister", "put", "delete", "dealloc", "is_", "newsize", "zero_", "unlock_", "kmalloc_caches"}
+)
+
+func looksLikeAllocator(name string) bool {
+	has := func(words []string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(name, w) })
+	}
+	return has(allocating) && !has(giving)
+}

@@ -111,6 +111,11 @@ type Jump struct {
 	// the module, and Offset the jump's distance from it: how a kprobe is named.
 	Anchor string
 	Offset uint64
+
+	// Traceable: the function begins with a call of the tracer's. In others the
+	// kernel allows no kprobes of this sort (kernel/trace/trace_kprobe.c,
+	// within_notrace_func), and says so only in its log.
+	Traceable bool
 }
 
 // jumpLen is how long a jmp to an import is.
@@ -186,7 +191,7 @@ func (p *Plan) jumps(t int) ([]Jump, error) {
 			}
 			j := Jump{
 				Target: t, Function: m.Funcs[queue[0]].Name, Symbol: c.Symbol, Role: role,
-				Section: c.Section, Start: jumpStart(m, c),
+				Section: c.Section, Start: jumpStart(m, c), Traceable: traceable(m, queue[0]),
 			}
 			for i := m.FuncIndex(c.Section, j.Start); i >= 0 && m.Funcs[i].Section == c.Section; i-- {
 				if f := m.Funcs[i]; names[f.Name] == 1 {
@@ -201,6 +206,17 @@ func (p *Plan) jumps(t int) ([]Jump, error) {
 		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.Start, b.Start))
 	})
 	return slices.Compact(jumps), nil
+}
+
+// traceable says whether a function calls the tracer, behind an endbr64 at most.
+func traceable(m *target.Module, i int) bool {
+	f := &m.Funcs[i]
+	for _, end := range []uint64{f.Offset + 5, f.Offset + 9} {
+		if c, ok := m.CallEndingAt(f.Section, end); ok && c.Import && c.Symbol == "__fentry__" {
+			return true
+		}
+	}
+	return false
 }
 
 // Unseen says what it means that a jump can't be watched.

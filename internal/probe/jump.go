@@ -116,6 +116,9 @@ func (s *Set) attachJump(dir string, id uint32, n int, j *plan.Jump, module stri
 	if j.Anchor == "" {
 		return errors.New("no function of this section has a name of its own")
 	}
+	if !j.Traceable {
+		return errors.New("the kernel can't trace this function (notrace, or built without -pg)")
+	}
 	event := fmt.Sprintf("t%d_%d", j.Target, n)
 	where := fmt.Sprintf("%s:%s+%#x", module, j.Anchor, j.Offset)
 	if err := traceCommand(dir, fmt.Sprintf("p:%s/%s %s", s.jumps, event, where)); err != nil {

@@ -41,7 +41,7 @@ const (
 // Options bound what a session may use.
 type Options struct {
 	MaxObjects uint32 // outstanding at one time; 0: 131072
-	MaxStacks  uint32 // different call stacks; 0: 8192
+	MaxStacks  uint32 // different call stacks; 0: 16384
 	Files      bool   // make the files of a detached session possible
 }
 

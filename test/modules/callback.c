@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The kernel calls a function which ends in a jump to an allocator: that returns to
- * the kernel, and nothing tells whose allocation it was.
+ * the kernel, and nothing but the jump tells whose allocation it was.
  */
 #include "common.h"
 #include <linux/workqueue.h>
 
 static void in_work(struct work_struct *work)
 {
-	vmalloc(501);
+	vmalloc(501); // LEAK 501 vmalloc
 }
 
 /* Called by the module itself, the like is seen. */
 static noinline void in_order(void)
 {
-	vmalloc(502);
+	vmalloc(502); // LEAK 502 vmalloc
 }
 
 static DECLARE_WORK(work, in_work);
 
+// TOTAL allocations=2 leaks=2
 static int __init callback_init(void)
 {
 	schedule_work(&work);
