@@ -92,7 +92,10 @@ type Param struct {
 	Name    string
 	Pointee string // name of the structure it points to, if it does
 	Wide    bool   // takes more than one register
+	Size    int    // in bytes; 0: unknown
 	Class   Class
+
+	Structure bool // passed by value
 }
 
 // Class is what a parameter is, as far as it matters here.
@@ -135,13 +138,17 @@ func (k *Kernel) Params(function string) ([]Param, error) {
 			return params, fmt.Errorf("%s: %w", function, ErrVariadic)
 		}
 		param := Param{Name: p.Name, Class: classOf(p.Type)}
+		switch btf.UnderlyingType(p.Type).(type) {
+		case *btf.Struct, *btf.Union:
+			param.Structure = true
+		}
 		if ptr, ok := btf.UnderlyingType(p.Type).(*btf.Pointer); ok {
 			if s, ok := btf.UnderlyingType(ptr.Target).(*btf.Struct); ok {
 				param.Pointee = s.Name
 			}
 		}
 		if n, err := btf.Sizeof(p.Type); err == nil {
-			param.Wide = n > 8
+			param.Wide, param.Size = n > 8, n
 		}
 		params = append(params, param)
 	}

@@ -86,6 +86,7 @@ type Probe struct {
 	Space     catalog.Space
 	Size      Size
 	CallSite  uint8 // argument of a tracepoint that names the caller
+	Narrow    uint8 // arguments of 32 bits, a bit each: the rest of their slot is anything
 	NotIf     uint8
 	Replaces  uint8
 	Owner     uint8
@@ -99,6 +100,8 @@ type Probe struct {
 	// Last is the argument with a reference count at LastOffset.
 	Last       uint8
 	LastOffset uint32
+	// Follow, less 1, is where behind the result the address is; 0: it is the result.
+	Follow uint32
 	// Link is where an object of a list has its link.
 	Link uint32
 	// Inside is where in its block an object lies.
@@ -145,6 +148,7 @@ type Kernel interface {
 	Params(function string) ([]kernel.Param, error)
 	Tracepoint(name string) ([]kernel.Param, error)
 	Field(structure, path string) (uint32, error)
+	AtLeast(major, minor int) bool
 }
 
 // New makes the plan. It fails only where the kernel can't be asked at all; a
@@ -288,6 +292,11 @@ func (b *builder) obtain(f *catalog.Function, symbol string) error {
 		return b.via(f, Obtain, symbol, []string{symbol})
 	}
 	p, err := b.function(f, symbol)
+	if errors.Is(err, errStructure) && len(f.Otherwise) > 0 {
+		inner := *f
+		inner.Via = f.Otherwise
+		return b.via(&inner, Obtain, symbol, []string{symbol})
+	}
 	if err != nil {
 		return b.tolerate(symbol, err)
 	}
@@ -326,6 +335,12 @@ func (b *builder) release(f *catalog.Function, symbol string, imported bool) err
 	return nil
 }
 
+// partial says whether BTF leaves out what the tracer can't see, as lib/ (up to 5.11).
+func (b *builder) partial() bool {
+	_, err := b.kernel.Params("kasprintf")
+	return errors.Is(err, kernel.ErrNoFunction)
+}
+
 // owned says whether what objects of this kind are taken from is known.
 func (b *builder) owned(kind string) bool {
 	return slices.ContainsFunc(b.plan.Probes, func(p Probe) bool {
@@ -348,7 +363,7 @@ func (b *builder) via(f *catalog.Function, role Role, symbol string, imports []s
 	var through []string
 	for _, t := range f.Through {
 		// What a function does may be inlined, but then it has no call site either.
-		if _, err := b.kernel.Params(t); !errors.Is(err, kernel.ErrNoFunction) {
+		if _, err := b.kernel.Params(t); !errors.Is(err, kernel.ErrNoFunction) || b.partial() {
 			through = append(through, t)
 		}
 	}
@@ -424,6 +439,8 @@ func (b *builder) blank(kind, symbol string) Probe {
 // (arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline, up to 6.6).
 const maxArgs = 6
 
+var errStructure = errors.New("is a structure, which trampolines take since Linux 6.1")
+
 func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 	params, err := b.kernel.Params(symbol)
 	if err != nil {
@@ -433,12 +450,20 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 		if p.Wide {
 			return Probe{}, fmt.Errorf("%s: parameter %s takes two registers", symbol, p.Name)
 		}
+		if p.Structure && !b.kernel.AtLeast(6, 1) {
+			return Probe{}, fmt.Errorf("%s: parameter %s %w", symbol, p.Name, errStructure)
+		}
 	}
 	if len(params) > maxArgs {
 		return Probe{}, fmt.Errorf("%s: %d parameters, and a trampoline takes %d", symbol, len(params), maxArgs)
 	}
 	p := b.blank(f.Kind, symbol)
 	p.Name, p.Args, p.Space = f.Name, uint8(len(params)), f.AddressIs
+	for i, param := range params {
+		if param.Size > 0 && param.Size <= 4 {
+			p.Narrow |= 1 << i
+		}
+	}
 	p.CheckOnly, p.Foreign, p.Fills, p.Succeeds = f.CheckOnly, f.Foreign, f.Fills, f.Succeeds
 	p.Kinds |= b.kinds(f.Also...) | b.kinds(f.Takes...)
 	switch {
@@ -452,6 +477,13 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 				return p, err
 			}
 		}
+	case strings.HasPrefix(f.Address, "return->"):
+		structure, member, _ := strings.Cut(strings.TrimPrefix(f.Address, "return->"), ".")
+		off, err := b.kernel.Field(structure, member)
+		if err != nil {
+			return p, err
+		}
+		p.Follow = off + 1
 	case f.Address != "":
 		if err := address(&p, params, f.Address); err != nil {
 			return p, err

@@ -46,6 +46,8 @@ func (p prototypes) Field(structure, path string) (uint32, error) {
 	return 0, kernel.ErrNoField
 }
 
+func (p prototypes) AtLeast(int, int) bool { return true }
+
 var linux61 = prototypes{
 	"vmalloc": "size", "vfree": "addr", "vfree_atomic": "addr", "kvfree": "addr",
 	"kvmalloc_node": "size flags node", "kvfree_call_rcu": "head func",

@@ -148,12 +148,15 @@ type kedrProbeSpec struct {
 	List        uint8
 	Fills       uint8
 	CompareSize uint8
+	Narrow      uint8
 	Tails       uint8
-	_           [3]byte
+	_           [2]byte
 	Kinds       uint32
 	LastOffset  uint32
 	Inside      uint32
 	Link        uint32
+	Follow      uint32
+	Pad         uint32
 	Through     [32]struct {
 		_    structs.HostLayout
 		Base uint64

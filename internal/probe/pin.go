@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"kedr/internal/kernel"
 )
@@ -78,6 +80,10 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 
 // OpenPinned opens a session that Pin has left.
 func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
+	// To read it, maps are made as well.
+	if err := rlimit.RemoveMemlock(); err != nil && errors.Is(err, unix.EPERM) {
+		return nil, ErrNotPermitted
+	}
 	spec, err := loadKedr()
 	if err != nil {
 		return nil, fmt.Errorf("reading the programs: %w", err)

@@ -428,8 +428,7 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		SizeFrom: uint8(p.Size.From), SizeA: p.Size.A, SizeB: p.Size.B, SizeOffset: p.Size.Offset,
 		CallSite: p.CallSite, SkipIf: p.NotIf, Replaces: p.Replaces,
 		Tracepoint: flag(p.Mechanism == plan.Tracepoint), CheckOnly: flag(p.CheckOnly),
-		Throughs: uint8(len(p.Through)),
-		Tag:      p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
+		Narrow: p.Narrow, Follow: p.Follow, Tag: p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
 		Succeeds: map[string]uint8{"": 0, "zero": 1, "nonzero": 2}[p.Succeeds],
 		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Link: p.Link, Fills: flag(p.Fills),
 		CompareSize: flag(p.CompareSize), Kinds: p.Kinds, Inside: p.Inside,
@@ -441,17 +440,22 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 	if len(p.Through) > len(spec.Through) {
 		return fmt.Errorf("%d functions to pass through, and there is room for %d", len(p.Through), len(spec.Through))
 	}
-	for i, name := range p.Through {
+	spec.Throughs = 0
+	for _, name := range p.Through {
 		address, size, err := s.find(name)
+		if errors.Is(err, errNoSymbol) {
+			continue // it has been inlined
+		}
 		if err != nil {
 			return err
 		}
 		if size == 0 {
 			return fmt.Errorf("%s: the kernel does not tell its size", name)
 		}
-		spec.Through[i].Base, spec.Through[i].Size = address, size
+		spec.Through[spec.Throughs].Base, spec.Through[spec.Throughs].Size = address, size
+		spec.Throughs++
 	}
-	through := spec.Through[:len(p.Through)]
+	through := spec.Through[:spec.Throughs]
 	sort.Slice(through, func(i, j int) bool { return through[i].Base < through[j].Base })
 	program := map[plan.Role]map[plan.Mechanism]string{
 		plan.Obtain:  {plan.Exit: "obtain_exit", plan.Tracepoint: "obtain_tracepoint"},

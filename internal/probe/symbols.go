@@ -20,6 +20,8 @@ type symbols struct {
 	table  func() (*kernel.Symbols, error)
 }
 
+var errNoSymbol = errors.New("the kernel has no symbol")
+
 func (s *Set) openSymbols() error {
 	s.symbols.table = s.kernel.Symbols
 	if !s.kernel.HasHelper("kallsyms_lookup_name") {
@@ -57,7 +59,7 @@ func (y *symbols) query(q kedrQuery) (kedrQuery, error) {
 		return q, fmt.Errorf("looking up %s: %w", name, err)
 	}
 	if ret != 0 {
-		return q, fmt.Errorf("the kernel has no symbol %s", name)
+		return q, fmt.Errorf("%w %s", errNoSymbol, name)
 	}
 	return q, nil
 }
@@ -71,7 +73,7 @@ func (s *Set) find(name string) (address, size uint64, err error) {
 		}
 		sym, ok := table.Find(name)
 		if !ok {
-			return 0, 0, fmt.Errorf("the kernel has no symbol %s", name)
+			return 0, 0, fmt.Errorf("%w %s", errNoSymbol, name)
 		}
 		return sym.Address, sym.Size, nil
 	}

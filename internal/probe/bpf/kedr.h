@@ -122,11 +122,14 @@ struct probe_spec {
 	__u8 list; /* argument with a list instead of the array */
 	__u8 fills; /* entries of the array that were there before are passed over */
 	__u8 compare_size; /* a release names the size, and it has to be the object's */
+	__u8 narrow; /* arguments of 32 bits, a bit each: the rest of their slot is anything */
 	__u8 tails; /* some calls of the target are jumps: look for their notes */
 	__u32 kinds; /* what is handed out, a bit a kind; what is taken back */
 	__u32 last_offset;
 	__u32 inside; /* where in its block an object lies */
 	__u32 link; /* where in an object of a list its link is */
+	__u32 follow; /* less 1: where behind the result the address is; 0: it is the result */
+	__u32 pad;
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
 

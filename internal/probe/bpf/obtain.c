@@ -2,26 +2,28 @@
 /* Functions that hand out objects, seen when they return. */
 #include "account.h"
 
+/* A number among the arguments. */
+static __always_inline __u64 number_arg(const __u64 *args, __u8 i)
+{
+	if (i >= MAX_ARGS)
+		return 0;
+	return spec.narrow >> i & 1 ? (__u32)args[i] : args[i];
+}
+
 static __always_inline __u64 size_of_call(struct scratch *s, const __u64 *args, __u64 addr)
 {
 	__u64 size = 0;
 
 	switch (spec.size_from) {
 	case SIZE_ARG:
-		if (spec.size_a >= MAX_ARGS)
-			return 0;
-		size = args[spec.size_a];
+		size = number_arg(args, spec.size_a);
 		if (spec.size_b < MAX_ARGS)
-			size *= args[spec.size_b];
+			size *= number_arg(args, spec.size_b);
 		return size;
 	case SIZE_ORDER:
-		if (spec.size_a >= MAX_ARGS)
-			return 4096;
-		return 4096ULL << (args[spec.size_a] & 31);
+		return 4096ULL << (number_arg(args, spec.size_a) & 31);
 	case SIZE_PAGES:
-		if (spec.size_a >= MAX_ARGS)
-			return 0;
-		return (args[spec.size_a] & 0xffffffff) * 4096;
+		return number_arg(args, spec.size_a) * 4096;
 	case SIZE_FIELD: {
 		__u32 field = 0;
 
@@ -82,6 +84,12 @@ int obtain_exit(void *ctx)
 		return 0;
 	if (spec.address < MAX_ARGS)
 		addr = w[spec.address];
+	if (spec.follow && addr) {
+		__u64 at = addr + spec.follow - 1;
+
+		addr = 0;
+		bpf_probe_read_kernel(&addr, sizeof(addr), (void *)at);
+	}
 	if (nothing(addr) || error_pointer(addr))
 		return 0;
 	if (!ours) {

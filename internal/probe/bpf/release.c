@@ -74,7 +74,7 @@ static __always_inline void release(void *ctx, struct caller *c, __u64 addr, con
 
 static __always_inline __u64 said_size(const __u64 *w)
 {
-	__u64 a = spec.size_a < MAX_ARGS ? w[spec.size_a] : 0;
+	__u64 a = number_arg(w, spec.size_a);
 
 	if (spec.size_from == SIZE_ORDER)
 		return 4096ULL << (a & 31);
