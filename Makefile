@@ -6,7 +6,7 @@ BIN := bin/kedr
 export CGO_ENABLED := 0
 
 # The Debian packages that tests and the demo need; what is there stays as it is.
-PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux
+PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebstrap
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -34,7 +34,7 @@ bpf-packages:
 demo: packages build ## leak-check the example in a machine with Debian's kernel 6.1
 	@mkdir -p build/demo
 	@cp examples/hello-kernel/hello.c examples/hello-kernel/Makefile build/demo/
-	@headers=$$($(BIN) vm headers 6.1) && $(MAKE) -s -C build/demo KDIR=$$headers >build/demo/build.log 2>&1 || { cat build/demo/build.log; exit 1; }
+	@$(BIN) vm build --kernel 6.1 build/demo -- -s >build/demo/build.log 2>&1 || { cat build/demo/build.log; exit 1; }
 	$(BIN) run --vm=always build/demo/hello-kernel.ko || [ $$? -eq 1 ]
 
 unit: ## the tests that need no machine
@@ -43,14 +43,14 @@ unit: ## the tests that need no machine
 # One boot a kernel runs them all.
 conformance: packages build
 	@for v in $(KERNELS); do \
-		headers=$$($(BIN) vm headers $$v) && test/modules/build.sh "$$headers" build/modules/$$v && \
+		test/modules/build.sh $$v build/modules/$$v && \
 		KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
 		$(GO) test -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' ./test/conformance || exit 1; \
 	done
 
 machine: packages build
 	@for v in $(KERNELS); do \
-		headers=$$($(BIN) vm headers $$v) && test/modules/build.sh "$$headers" build/modules/$$v || exit 1; \
+		test/modules/build.sh $$v build/modules/$$v || exit 1; \
 	done
 	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(KERNELS)' KEDR_MODULES=$(CURDIR)/build/modules \
 		$(GO) test -tags machine -count=1 -timeout 30m ./test/machine

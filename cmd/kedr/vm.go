@@ -26,7 +26,7 @@ func newVM() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newVMKernels(), newVMFetch(), newVMHeaders(), newVMExec())
+	cmd.AddCommand(newVMKernels(), newVMFetch(), newVMHeaders(), newVMBuild(), newVMExec())
 	return cmd
 }
 
@@ -120,10 +120,53 @@ prints the directory to give to make -C.`,
 			if err != nil {
 				return err
 			}
+			foreign, err := s.Foreign(cmd.Context(), k)
+			if err != nil {
+				return err
+			}
+			if foreign != nil {
+				p.say("%v: build with kedr vm build --kernel %s", foreign, args[0])
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), dir)
 			return nil
 		},
 	}
+}
+
+func newVMBuild() *cobra.Command {
+	var version string
+	cmd := &cobra.Command{
+		Use:   "build [flags] DIR [-- ARG...]",
+		Short: "Build the modules in a directory for a kernel",
+		Long: `Build runs make for the modules in DIR with a kernel's headers, which it fetches
+where they are not at hand; make gets each ARG. Where the kernel's build tools need
+a newer C library than this host has, make runs in a build root: a small system of
+that kernel's suite, made once by mmdebstrap, which takes root's rights. DIR is
+then all that make sees of the host.`,
+		Example: `  kedr vm build --kernel 7.3 .
+  kedr vm build --kernel 6.12 . -- W=1
+  kedr vm build --kernel 6.1 . -- clean`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || cmd.ArgsLenAtDash() == 0 {
+				return usage("vm build: which DIR? as in kedr vm build --kernel 7.3 .")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, p, err := talkingStore()
+			if err != nil {
+				return err
+			}
+			defer p.clear()
+			k, err := chooseKernel(cmd.Context(), s, version)
+			if err != nil {
+				return err
+			}
+			return s.Build(cmd.Context(), k, args[0], args[1:], cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&version, "kernel", "", "`VERSION` of the kernel (6.1, 6.1-cloud, or a full release); the newest at hand by default")
+	return cmd
 }
 
 func newVMExec() *cobra.Command {

@@ -148,23 +148,23 @@ func (a *apt) update(ctx context.Context, extra string) error {
 }
 
 // eachSuite calls find with the host's suites, then with one more after the
-// other, until it is satisfied.
-func (a *apt) eachSuite(ctx context.Context, find func() (bool, error)) (bool, error) {
+// other, until it is satisfied, and returns that one; "" are the host's.
+func (a *apt) eachSuite(ctx context.Context, find func() (bool, error)) (suite string, ok bool, err error) {
 	for _, extra := range append([]string{""}, extraSuites...) {
 		if err := a.update(ctx, extra); err != nil {
-			return false, err
+			return "", false, err
 		}
 		if ok, err := find(); ok || err != nil {
-			return ok, err
+			return extra, ok, err
 		}
 	}
-	return false, nil
+	return "", false, nil
 }
 
 // findImage finds the newest signed kernel image of a version.
 func (a *apt) findImage(ctx context.Context, version string) (string, error) {
 	var best string
-	ok, err := a.eachSuite(ctx, func() (bool, error) {
+	_, ok, err := a.eachSuite(ctx, func() (bool, error) {
 		names, err := a.cache(ctx, "pkgnames", "linux-image-")
 		if err != nil {
 			return false, err
@@ -191,23 +191,24 @@ func newest(names []string, version string) string {
 	return best
 }
 
-// offers makes the lists current that have a package.
-func (a *apt) offers(ctx context.Context, name string) error {
-	ok, err := a.eachSuite(ctx, func() (bool, error) {
+// offers makes the lists current that have a package, and says whose they are.
+func (a *apt) offers(ctx context.Context, name string) (suite string, err error) {
+	suite, ok, err := a.eachSuite(ctx, func() (bool, error) {
 		names, err := a.cache(ctx, "pkgnames", name)
 		return slices.Contains(strings.Fields(names), name), err
 	})
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: no package %s any more: fetch a newer kernel (kedr vm fetch)", ErrNoKernel, name)
+		err = fmt.Errorf("%w: no package %s any more: fetch a newer kernel (kedr vm fetch --refresh)", ErrNoKernel, name)
 	}
-	return err
+	return suite, err
 }
 
 func (a *apt) cache(ctx context.Context, args ...string) (string, error) {
 	return output(ctx, "apt-cache", append(slices.Clone(a.args), args...)...)
 }
 
-var dependsRE = regexp.MustCompile(`(?m)^\s*(?:Pre)?Depends: ([a-z0-9][a-z0-9+.-]*)`)
+// dependsRE takes names in angle brackets, too: of packages that another suite has.
+var dependsRE = regexp.MustCompile(`(?m)^\s*(?:Pre)?Depends: <?([a-z0-9][a-z0-9+.-]*)`)
 
 // depends lists what a package depends on.
 func (a *apt) depends(ctx context.Context, name string) ([]string, error) {
@@ -215,11 +216,15 @@ func (a *apt) depends(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseDepends(out), nil
+}
+
+func parseDepends(out string) []string {
 	var names []string
 	for _, m := range dependsRE.FindAllStringSubmatch(out, -1) {
 		names = append(names, m[1])
 	}
-	return names, nil
+	return names
 }
 
 // download fetches packages; apt checks their signatures and sums.

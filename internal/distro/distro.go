@@ -254,7 +254,11 @@ func run(ctx context.Context, name string, args ...string) error {
 }
 
 func output(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+	return outputOf(ctx, exec.CommandContext(ctx, name, args...))
+}
+
+func outputOf(ctx context.Context, cmd *exec.Cmd) (string, error) {
+	name := filepath.Base(cmd.Path)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

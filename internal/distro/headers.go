@@ -22,7 +22,7 @@ func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
 		return "", err
 	}
 	headers := "linux-headers-" + k.Release
-	if err := a.offers(ctx, headers); err != nil {
+	if _, err := a.offers(ctx, headers); err != nil {
 		return "", err
 	}
 	deps, err := a.depends(ctx, headers)

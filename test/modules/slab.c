@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Every function of the slab family, once leaked and once freed. */
 #include "common.h"
+#if __has_include(<linux/hex.h>)
+#include <linux/hex.h> /* linux/kernel.h no longer has it, in Linux 7 */
+#endif
 #include <linux/parser.h>
 
 static volatile size_t forty = 40, twenty_thousand = 20000;
