@@ -74,11 +74,8 @@ type Function struct {
 	// over.
 	Through []string `toml:"through"`
 
-	// Otherwise is Via for kernels where this function itself can't be probed.
-	Otherwise []string `toml:"otherwise"`
-
 	// Address is the parameter with the address. A function that obtains returns it
-	// where there is none; "return->struct.member": behind what it returns. "a-b" is the address of a's object when b is its offset
+	// where there is none. "a-b" is the address of a's object when b is its offset
 	// there, as kfree_rcu has it up to 6.3.
 	Address string `toml:"address"`
 	// Array is the parameter with an array of addresses instead, and Count the one

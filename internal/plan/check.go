@@ -57,11 +57,6 @@ func (b *builder) check(kind *catalog.Kind, f *catalog.Function, role Role) ([]C
 			err = b.checkVia(kind, f)
 		default:
 			err = b.checkFunction(f, symbol)
-			if errors.Is(err, errStructure) && len(f.Otherwise) > 0 {
-				inner := *f
-				inner.Via = f.Otherwise
-				err = b.checkVia(kind, &inner)
-			}
 		}
 		at.Err = err
 		out = append(out, at)

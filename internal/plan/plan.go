@@ -100,8 +100,6 @@ type Probe struct {
 	// Last is the argument with a reference count at LastOffset.
 	Last       uint8
 	LastOffset uint32
-	// Follow, less 1, is where behind the result the address is; 0: it is the result.
-	Follow uint32
 	// Link is where an object of a list has its link.
 	Link uint32
 	// Inside is where in its block an object lies.
@@ -154,7 +152,7 @@ type Kernel interface {
 // New makes the plan. It fails only where the kernel can't be asked at all; a
 // function that can't be watched is listed in Unwatched.
 func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error) {
-	b := builder{catalog: c, kernel: k, plan: &Plan{Targets: targets}, seen: make(map[string]int)}
+	b := builder{catalog: c, kernel: k, plan: &Plan{Targets: targets}, seen: make(map[string]int), unseen: make(map[string]bool)}
 	kinds := make(map[string]bool)
 	var imports []string
 	for _, t := range targets {
@@ -216,6 +214,11 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 	if len(b.plan.Kinds) > MaxKinds {
 		return nil, fmt.Errorf("the targets use %d kinds of objects, and there is room for %d", len(b.plan.Kinds), MaxKinds)
 	}
+	for i := range b.plan.Probes {
+		p := &b.plan.Probes[i]
+		// What was not seen to be obtained is not wrong to release.
+		p.Foreign = p.Foreign || p.Role == Release && b.unseen[p.Kind]
+	}
 	for i := range targets {
 		jumps, err := b.plan.jumps(i)
 		if err != nil {
@@ -230,7 +233,8 @@ type builder struct {
 	catalog *catalog.Catalog
 	kernel  Kernel
 	plan    *Plan
-	seen    map[string]int // index in the plan, by mechanism and symbol
+	seen    map[string]int  // index in the plan, by mechanism and symbol
+	unseen  map[string]bool // kinds of which some are obtained unseen
 }
 
 func (b *builder) unwatched(name string, err error) {
@@ -292,12 +296,8 @@ func (b *builder) obtain(f *catalog.Function, symbol string) error {
 		return b.via(f, Obtain, symbol, []string{symbol})
 	}
 	p, err := b.function(f, symbol)
-	if errors.Is(err, errStructure) && len(f.Otherwise) > 0 {
-		inner := *f
-		inner.Via = f.Otherwise
-		return b.via(&inner, Obtain, symbol, []string{symbol})
-	}
 	if err != nil {
+		b.unseen[f.Kind] = true
 		return b.tolerate(symbol, err)
 	}
 	p.Role, p.Mechanism, p.Imports = Obtain, Exit, []string{symbol}
@@ -477,13 +477,6 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 				return p, err
 			}
 		}
-	case strings.HasPrefix(f.Address, "return->"):
-		structure, member, _ := strings.Cut(strings.TrimPrefix(f.Address, "return->"), ".")
-		off, err := b.kernel.Field(structure, member)
-		if err != nil {
-			return p, err
-		}
-		p.Follow = off + 1
 	case f.Address != "":
 		if err := address(&p, params, f.Address); err != nil {
 			return p, err

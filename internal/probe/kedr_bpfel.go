@@ -39,6 +39,7 @@ type kedrKernelLayout struct {
 	SymSize    uint32
 	SymValue   uint32
 	StructPage uint32
+	IrqMask    uint32
 	Jumps      uint32
 }
 
@@ -155,8 +156,6 @@ type kedrProbeSpec struct {
 	LastOffset  uint32
 	Inside      uint32
 	Link        uint32
-	Follow      uint32
-	Pad         uint32
 	Through     [32]struct {
 		_    structs.HostLayout
 		Base uint64

@@ -387,6 +387,12 @@ func (s *Set) prepare(p *plan.Plan) error {
 			put(name, 0, value)
 		}
 	}
+	// include/linux/preempt.h: SOFTIRQ_OFFSET, HARDIRQ_MASK, NMI_MASK. NMIs have had a
+	// counter of their own since the hard interrupts moved up by 8 bits (7.x).
+	s.layout.IrqMask = 0x00ff0100
+	if _, _, err := s.find("nmi_nesting"); err == nil {
+		s.layout.IrqMask = 0x1f000100
+	}
 	counter, _, err := s.find("__preempt_count")
 	if err != nil {
 		var off uint32
@@ -428,7 +434,7 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		SizeFrom: uint8(p.Size.From), SizeA: p.Size.A, SizeB: p.Size.B, SizeOffset: p.Size.Offset,
 		CallSite: p.CallSite, SkipIf: p.NotIf, Replaces: p.Replaces,
 		Tracepoint: flag(p.Mechanism == plan.Tracepoint), CheckOnly: flag(p.CheckOnly),
-		Narrow: p.Narrow, Follow: p.Follow, Tag: p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
+		Narrow: p.Narrow, Tag: p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
 		Succeeds: map[string]uint8{"": 0, "zero": 1, "nonzero": 2}[p.Succeeds],
 		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Link: p.Link, Fills: flag(p.Fills),
 		CompareSize: flag(p.CompareSize), Kinds: p.Kinds, Inside: p.Inside,

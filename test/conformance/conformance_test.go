@@ -143,7 +143,10 @@ func TestRun(t *testing.T) {
 				}
 				o := kedr(t, args...)
 				status := 0
-				if f.Total.Leaks+f.Total.WrongFrees > 0 {
+				switch {
+				case len(f.Unwatched) > 0:
+					status = 4
+				case f.Total.Leaks+f.Total.WrongFrees > 0:
 					status = 1
 				}
 				if o.status != status || strings.Contains(o.stderr, "the workload ended with") {

@@ -39,6 +39,7 @@ static noinline __section(".text.kedr") void release_apart(void *p)
 static noinline __section(".text.kedr") void wrong_apart(void *p)
 {
 	kfree(p); // WRONG-FREE slab
+	asm volatile(""); /* or the compiler makes one function of the two */
 }
 
 static volatile size_t size = 600;

@@ -7,9 +7,6 @@
 
 #define barrier() asm volatile("" ::: "memory")
 
-#define SOFTIRQ_OFFSET 0x00000100 /* serving one; include/linux/preempt.h */
-#define HARDIRQ_NMI_MASK 0x00ff0000
-
 static __always_inline bool in_irq(void)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
@@ -17,7 +14,7 @@ static __always_inline bool in_irq(void)
 
 	if (cpu < MAX_CPUS && preempt_count[cpu])
 		bpf_probe_read_kernel(&count, sizeof(count), (void *)preempt_count[cpu]);
-	return count & (HARDIRQ_NMI_MASK | SOFTIRQ_OFFSET);
+	return count & layout.irq_mask;
 }
 
 const volatile __u32 depths = 1; /* how many rooms there are */
@@ -430,7 +427,7 @@ static __always_inline void attribute(void *ctx, struct caller *c)
 {
 	c->site = c->ret;
 	c->t = target_of(c->ret);
-	if (c->t < 0 && spec.tails && noted) {
+	if (spec.tails && noted) {
 		__u64 here = number(ctx), key;
 		int n = claim(here, c->slot ? here + c->slot : 0, c->ret) - 1;
 		struct notes *ns;

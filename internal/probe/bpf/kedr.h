@@ -128,8 +128,6 @@ struct probe_spec {
 	__u32 last_offset;
 	__u32 inside; /* where in its block an object lies */
 	__u32 link; /* where in an object of a list its link is */
-	__u32 follow; /* less 1: where behind the result the address is; 0: it is the result */
-	__u32 pad;
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
 
@@ -141,6 +139,7 @@ struct kernel_layout {
 	__u32 kallsyms, symtab, num_symtab;
 	__u32 sym_size, sym_value;
 	__u32 struct_page;
+	__u32 irq_mask; /* of the preemption counter: in hard or soft interrupt, or NMI */
 	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
 };
 

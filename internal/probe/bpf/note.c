@@ -23,7 +23,7 @@ int note_jump(void *ctx)
 		return 0;
 	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
 	/* A caller in the target is found without. */
-	if (!loaded[t].load || target_of(ret) >= 0)
+	if (!loaded[t].load || target_of(ret) == t)
 		return 0;
 	ns = bpf_map_lookup_elem(&notes, &key);
 	if (!ns) {

@@ -84,12 +84,6 @@ int obtain_exit(void *ctx)
 		return 0;
 	if (spec.address < MAX_ARGS)
 		addr = w[spec.address];
-	if (spec.follow && addr) {
-		__u64 at = addr + spec.follow - 1;
-
-		addr = 0;
-		bpf_probe_read_kernel(&addr, sizeof(addr), (void *)at);
-	}
 	if (nothing(addr) || error_pointer(addr))
 		return 0;
 	if (!ours) {

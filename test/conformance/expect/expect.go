@@ -32,6 +32,8 @@ type File struct {
 	Finds []Find
 	Total Total
 	Needs []string // modules that are loaded before, and not watched
+
+	Unwatched []string // functions that this kernel does not let be watched
 	Runs  []Run
 }
 
@@ -170,6 +172,8 @@ func (f *File) comment(line int, words []string) (isTotal bool, err error) {
 			}
 			f.Finds = append(f.Finds, x)
 		}
+	case "UNWATCHED":
+		f.Unwatched = append(f.Unwatched, words[1:]...)
 	case "WRONG-FREE", "DOUBLE-FREE", "MISMATCH":
 		if len(words) < 2 {
 			return false, fmt.Errorf("%s needs a kind: %q", words[0], words)
