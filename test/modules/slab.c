@@ -5,6 +5,9 @@
 #include <linux/hex.h> /* linux/kernel.h no longer has it, in Linux 7 */
 #endif
 #include <linux/parser.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#include <linux/hex.h>
+#endif
 
 static volatile size_t forty = 40, twenty_thousand = 20000;
 static char buffer[10000];
