@@ -18,7 +18,7 @@ printf '\nobj-m += hello-kernel.o\nhello-kernel-objs := hello.o\n' >> "$out"/Mak
 	cat "$out"/build.log >&2
 	exit 1
 }
-if grep -q 'warning:' "$out"/build.log; then
+if grep -q ': warning:' "$out"/build.log; then
 	cat "$out"/build.log >&2
 	exit 1
 fi

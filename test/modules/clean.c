@@ -28,7 +28,7 @@ static int __init clean_init(void)
 {
 	int i;
 
-	queue = alloc_workqueue("kedr_clean", 0, 0);
+	queue = alloc_workqueue("kedr_clean", WQ_UNBOUND, 0);
 	if (!queue)
 		return -ENOMEM;
 	for (i = 0; i < count; i++) {

@@ -87,7 +87,7 @@ static noinline void by_the_dozen(void)
 // RUN
 static int __init given_init(void)
 {
-	queue = alloc_workqueue("kedr_given", 0, 0);
+	queue = alloc_workqueue("kedr_given", WQ_UNBOUND, 0);
 	if (!queue)
 		return -ENOMEM;
 	to_a_module();

@@ -12,10 +12,11 @@ static noinline __cold void *cold(size_t n)
 
 static volatile int unlucky = 1;
 
-/* What leads to a cold function is moved away, into uncommon.cold. */
+/* What leads to a message is moved away, into uncommon.cold. */
 static noinline int uncommon(size_t n)
 {
 	if (unlikely(unlucky)) {
+		pr_notice("kedr test: uncommon\n");
 		KEEP(vmalloc(n)); // LEAK 602 vmalloc stack=uncommon*,sections_init
 		kfree(cold(n - 1));
 		KEEP(kmalloc(n + 1, GFP_KERNEL)); // LEAK 603 slab stack=uncommon*,sections_init
@@ -39,7 +40,7 @@ static noinline __section(".text.kedr") void release_apart(void *p)
 static noinline __section(".text.kedr") void wrong_apart(void *p)
 {
 	kfree(p); // WRONG-FREE slab
-	asm volatile(""); /* or the compiler makes one function of the two */
+	KEEP(NULL);
 }
 
 static volatile size_t size = 600;

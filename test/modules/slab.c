@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Every function of the slab family, once leaked and once freed. */
 #include "common.h"
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
-#include <linux/hex.h> /* linux/kernel.h no longer has it, in Linux 7 */
-#endif
 #include <linux/parser.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#include <linux/hex.h>
+#endif
 
 static volatile size_t forty = 40, twenty_thousand = 20000;
 static char buffer[10000];

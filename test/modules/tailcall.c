@@ -72,7 +72,7 @@ static int set_text(const char *text, const struct kernel_param *kp)
 /* Two levels of it. */
 static noinline void *inner(size_t n)
 {
-	return kvmalloc(n, GFP_KERNEL); // LEAK 702 vmalloc stack=inner,by_two
+	return kvmalloc(n, GFP_KERNEL); // LEAK 702 vmalloc stack=inner*
 }
 
 static void by_two(struct work_struct *work)
