@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Every function of the slab family, once leaked and once freed. */
 #include "common.h"
-#if __has_include(<linux/hex.h>)
-#include <linux/hex.h> /* linux/kernel.h no longer has it, in Linux 7 */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+#include <linux/hex.h> /* linux/kernel.h no longer has it */
 #endif
 #include <linux/parser.h>
 
