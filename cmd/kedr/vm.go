@@ -38,10 +38,16 @@ func talkingStore() (*distro.Store, *progress, error) {
 
 func newVMKernels() *cobra.Command {
 	return &cobra.Command{
-		Use:     "kernels",
-		Short:   "List the kernels at hand",
-		Example: "  kedr vm kernels",
-		Args:    exactArgs(0, "takes no arguments"),
+		Use:   "kernels",
+		Short: "List the kernels at hand",
+		Long: `Kernels lists the kernels at hand: the VERSION that names each where one is asked
+for (the newest of that version, if there are several), its release, and where it is.
+A flavour is part of the version: 6.1-cloud, 6.1-rt. What is not at hand is fetched
+when it is asked for; those that were tried are 5.10, 6.1 with both flavours, 6.12
+and 7.3.`,
+		Example: `  kedr vm kernels
+  kedr vm exec --kernel 6.1-rt -- uname -v`,
+		Args: exactArgs(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, _, err := talkingStore()
 			if err != nil {
@@ -52,7 +58,7 @@ func newVMKernels() *cobra.Command {
 				return err
 			}
 			for _, k := range kernels {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\n", k.Release, k.Dir)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s\t%s\t%s\n", distro.Version(k.Release), k.Release, k.Dir)
 			}
 			if len(kernels) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "kedr: no kernels at hand: fetch one, as in kedr vm fetch 6.1")
@@ -67,10 +73,12 @@ func newVMFetch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fetch VERSION...",
 		Short: "Fetch kernels of the distribution, without installing them",
-		Long: `Fetch gets the newest kernel package of each VERSION (6.1, 6.12, 6.1-cloud, or a
-full release) from the mirror that the host's apt uses, checks its signature, and
-unpacks it into the user's cache directory. What is there is not fetched again.`,
-		Example: `  kedr vm fetch 6.1 6.12
+		Long: `Fetch gets the newest kernel package of each VERSION (7.3, 6.1, 6.1-cloud, 6.1-rt,
+or a full release) from the mirror that the host's apt uses, checks its signature, and
+unpacks it into the user's cache directory. What is there is not fetched again.
+Beside the host's own suites, those from bullseye (5.10) to trixie-backports (7.3)
+are looked into.`,
+		Example: `  kedr vm fetch 6.1 6.12 7.3
   kedr vm fetch --refresh 6.12`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -103,7 +111,8 @@ func newVMHeaders() *cobra.Command {
 		Use:   "headers VERSION",
 		Short: "Print the directory in which modules for a kernel are built",
 		Long: `Headers fetches a kernel's header packages, where they are not at hand yet, and
-prints the directory to give to make -C.`,
+prints the directory to give to make -C. Where its build tools don't run on this
+host, it says so: kedr vm build builds modules even then.`,
 		Example: `  make -C $(kedr vm headers 6.12) M=$PWD modules`,
 		Args:    exactArgs(1, "takes one VERSION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -216,7 +225,7 @@ is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&version, "kernel", "", "`VERSION` of the kernel (6.1, 6.12, or a full release); the newest at hand by default")
+	cmd.Flags().StringVar(&version, "kernel", "", "`VERSION` of the kernel (6.1, 6.1-cloud, or a full release); the newest at hand by default")
 	cmd.Flags().IntVar(&cpus, "cpus", 2, "number of CPUs")
 	cmd.Flags().IntVar(&memory, "memory", 1024, "memory, in `MiB`")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the machine after this time; 0: never")

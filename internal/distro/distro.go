@@ -126,6 +126,16 @@ func matches(release, version string) bool {
 	return m[3] == kind && (m[1] == number || strings.HasPrefix(m[1], number+"."))
 }
 
+// Version is the shortest that names a release: "6.1", "6.1-cloud".
+func Version(release string) string {
+	m := releaseRE.FindStringSubmatch(release)
+	if m == nil {
+		return release
+	}
+	series := strings.SplitN(m[1], ".", 3)
+	return strings.Join(series[:min(2, len(series))], ".") + m[3]
+}
+
 var digits = regexp.MustCompile(`\d+`)
 
 // CompareReleases orders releases by their numbers, left to right.

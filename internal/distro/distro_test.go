@@ -30,6 +30,17 @@ func TestMatches(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	for release, want := range map[string]string{
+		"5.10.0-46-amd64": "5.10", "6.1.0-56-cloud-amd64": "6.1-cloud", "6.12.117+deb12-rt-amd64": "6.12-rt",
+		"7.3.4+deb13-amd64": "7.3", "6.1.0-56-686-pae": "6.1.0-56-686-pae",
+	} {
+		if got := Version(release); got != want || !matches(release, got) {
+			t.Errorf("%s is %q, want %q", release, got, want)
+		}
+	}
+}
+
 func TestNewest(t *testing.T) {
 	names := strings.Fields(`linux-image-amd64 linux-image-6.1.0-9-amd64 linux-image-6.1.0-56-amd64
 		linux-image-6.1.0-56-amd64-dbg linux-image-6.1.0-57-amd64-unsigned linux-image-6.1.0-58-rt-amd64

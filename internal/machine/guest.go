@@ -121,7 +121,7 @@ func work(frames *frameWriter) (int, error) {
 		return 0, err
 	}
 	root := ""
-	if j.HostRoot {
+	if j.RootFS != "" {
 		if root, err = hostRoot(&j); err != nil {
 			return 0, err
 		}
@@ -168,12 +168,16 @@ func loadModules(files []string) error {
 // hostRoot puts the host's root together with a layer that takes the writes.
 func hostRoot(j *job) (string, error) {
 	const root = "/root"
+	options := "" // it is served read-only
+	if j.RootFS == root9p {
+		options = "trans=virtio,version=9p2000.L,msize=131072,cache=loose,ro"
+	}
 	err := mountAll([]mount{
-		{hostTag, "/host", "9p", "trans=virtio,version=9p2000.L,msize=131072,cache=loose,ro"},
+		{hostTag, "/host", j.RootFS, options},
 		{"tmpfs", "/layer", "tmpfs", "mode=0755"},
 	})
 	if err != nil {
-		return "", fmt.Errorf("%w: the kernel needs 9p over virtio", err)
+		return "", fmt.Errorf("%w: the kernel needs 9p or virtiofs", err)
 	}
 	for _, d := range []string{"/layer/up", "/layer/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {

@@ -67,14 +67,19 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 	if err := a.file(initPath, 0o755, exe); err != nil {
 		return err
 	}
-	var wanted []string
 	if c.HostRoot {
-		wanted = append(wanted, "virtio_pci", "9pnet_virtio", "9p", "overlay")
+		c.rootFS = root9p
 	}
-	mods, err := resolve(c.Kernel, append(wanted, c.Modules...))
+	mods, err := resolve(c.Kernel, c.wanted())
+	if c.HostRoot && errors.Is(err, kernel.ErrNoModule) {
+		// Kernels for clouds have no 9p.
+		c.rootFS = rootVirtioFS
+		mods, err = resolve(c.Kernel, c.wanted())
+	}
 	if err != nil {
 		return err
 	}
+	j.RootFS = c.rootFS
 	for _, m := range mods {
 		name := "/modules/" + m.Name + ".ko"
 		if err := a.file(name, 0o644, m.Image()); err != nil {
@@ -100,6 +105,18 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 		return err
 	}
 	return errors.Join(a.w.Close(), buf.Flush())
+}
+
+// wanted names the modules to load first.
+func (c *Config) wanted() []string {
+	var names []string
+	switch c.rootFS {
+	case root9p:
+		names = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay"}
+	case rootVirtioFS:
+		names = []string{"virtio_pci", "virtiofs", "overlay"}
+	}
+	return append(names, c.Modules...)
 }
 
 // resolve finds modules of a kernel and what they need, each before those that

@@ -5,12 +5,12 @@ package machine
 
 // job is what the guest is to do; it travels in the initramfs.
 type job struct {
-	Argv     []string
-	Env      []string
-	Dir      string
-	HostRoot bool     // run in the host's root file system
-	Result   bool     // the command writes one
-	Modules  []string // files to load, in order
+	Argv    []string
+	Env     []string
+	Dir     string
+	RootFS  string   // by which file system the host's root comes; "": it does not
+	Result  bool     // the command writes one
+	Modules []string // files to load, in order
 	// Lib is the directory of the guest kernel's modules on the host.
 	Lib string
 }
@@ -26,4 +26,7 @@ const (
 	// ResultEnv tells the command that it has one.
 	ResultEnv = "KEDR_RESULT_FD"
 	hostTag   = "hostroot"
+	// The file systems by which the host's root may come.
+	root9p       = "9p"
+	rootVirtioFS = "virtiofs"
 )

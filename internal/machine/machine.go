@@ -45,6 +45,8 @@ type Config struct {
 	Timeout time.Duration
 	// CacheDir is where it is remembered whether KVM works.
 	CacheDir string
+
+	rootFS string // by which file system the host's root comes, with HostRoot
 }
 
 // File is a file to put into the machine.
@@ -162,7 +164,7 @@ func (c *Config) makeInitramfs() (*os.File, error) {
 		return nil, fmt.Errorf("no memory for the machine's initramfs: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "initramfs")
-	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, HostRoot: c.HostRoot, Result: c.Result, Lib: c.Kernel.Modules()}
+	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Result: c.Result, Lib: c.Kernel.Modules()}
 	if err := writeInitramfs(f, c, j); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("making the machine's initramfs: %w", err)
@@ -213,6 +215,8 @@ type guestProcess struct {
 	initrd   *os.File
 	patience time.Duration // for the first sign of life; 0: as for any other
 
+	socket string // of the server of the host's root, with virtiofs
+
 	console  tail
 	lastSign atomic.Int64 // ns of the monotonic clock since start
 	started  time.Time
@@ -238,16 +242,23 @@ func (g *guestProcess) args() []string {
 	if g.accel == "kvm" {
 		accel, cpu = "kvm", "host"
 	}
+	memory := strconv.Itoa(orDefault(c.Memory, 1024))
 	args := []string{
 		"-accel", accel, "-cpu", cpu,
-		"-smp", strconv.Itoa(orDefault(c.CPUs, 2)), "-m", strconv.Itoa(orDefault(c.Memory, 1024)),
+		"-smp", strconv.Itoa(orDefault(c.CPUs, 2)), "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
 		"-chardev", "file,id=job,path=/dev/fd/3", "-serial", "chardev:job",
 		"-kernel", c.Kernel.Image(), "-initrd", "/proc/self/fd/4", "-append", cmdline,
 	}
-	if c.HostRoot {
+	switch c.rootFS {
+	case root9p:
 		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")
+	case rootVirtioFS:
+		// The server of the files reads and writes the machine's memory.
+		args = append(args,
+			"-object", "memory-backend-memfd,id=memory,share=on,size="+memory+"M", "-machine", "memory-backend=memory",
+			"-chardev", "socket,id=root,abstract=on,path="+g.socket, "-device", "vhost-user-fs-pci,chardev=root,tag="+hostTag)
 	}
 	return args
 }
@@ -261,6 +272,14 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer r.Close()
+	if c.rootFS == rootVirtioFS {
+		stop, err := g.serveRoot()
+		if err != nil {
+			w.Close()
+			return nil, err
+		}
+		defer stop()
+	}
 	cmd := exec.CommandContext(ctx, emulator, g.args()...)
 	cmd.ExtraFiles = []*os.File{w, g.initrd} // descriptors 3 and 4
 	cmd.Stdout = &g.console
