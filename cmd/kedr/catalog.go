@@ -48,6 +48,19 @@ func (f *catalogFlag) load() (*catalog.Catalog, error) {
 	return c, nil
 }
 
+// paths are the user's files, for whoever reads them later and elsewhere.
+func (f *catalogFlag) paths() ([]string, error) {
+	var paths []string
+	for _, name := range f.files {
+		p, err := filepath.Abs(name)
+		if err != nil {
+			return nil, fmt.Errorf("--catalog: %w", err)
+		}
+		paths = append(paths, p)
+	}
+	return paths, nil
+}
+
 func readCatalog(name string) ([]byte, error) {
 	file, err := os.Open(name)
 	if err != nil {

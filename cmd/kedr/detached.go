@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kedr/internal/catalog"
 	"kedr/internal/kernel"
 	"kedr/internal/leak"
 	"kedr/internal/session"
@@ -28,16 +29,22 @@ account. The modules may be loaded and unloaded any number of times; see "kedr
 report", or read the files in ` + session.FilesDir + `/<module>/.
 
 MODULE is a .ko file (also .ko.xz, .ko.zst, .ko.gz) or the name of an installed
-module.`,
+module. Several are separated by commas or are words of their own; they share one
+account: what one obtains another may give back. Module parameters are not for
+start: whoever loads the module gives them.
+
+Start is refused, with exit status 3, while one of the modules is loaded or another
+session goes on.`,
 		Example: `  kedr start hello-kernel.ko
   insmod hello-kernel.ko && rmmod hello-kernel
   cat ` + session.FilesDir + `/hello_kernel/possible_leaks
-  kedr stop`,
+  kedr stop
+
+  kedr start mybus.ko,mydriver.ko
+  kedr start mybus.ko ./build/mydriver.ko ext4`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage("name of the target module should be specified for 'start' command")
-			}
-			return nil
+			_, err := targetNames(args)
+			return err
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return start(cmd, opts, &cat, args) },
 	}
@@ -51,38 +58,81 @@ func limitFlags(cmd *cobra.Command, opts *session.Options) {
 	cmd.Flags().Uint32Var(&opts.MaxStacks, "max-stacks", 16384, "different call stacks that there is room for")
 }
 
+// targetNames takes the words that name modules apart, at their commas.
+func targetNames(words []string) ([]string, error) {
+	var names []string
+	for _, w := range words {
+		for name := range strings.SplitSeq(w, ",") {
+			name = strings.TrimSpace(name)
+			switch {
+			case name == "":
+				continue
+			case strings.Contains(name, "="):
+				return nil, usage("%q is a module parameter: these are given when the module is loaded (insmod, modprobe), not to start", name)
+			}
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, usage("name of the target module should be specified for 'start' command: see kedr start --help")
+	}
+	return names, nil
+}
+
+// findTargets opens the modules of these names, each of them once.
+func findTargets(k *kernel.Kernel, names []string) ([]*target.Module, error) {
+	var targets []*target.Module
+	for _, name := range names {
+		m, err := findTarget(k, name)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(targets, func(t *target.Module) bool { return t.Name == m.Name })
+		switch {
+		case i < 0:
+			targets = append(targets, m)
+		case targets[i].Path != m.Path:
+			return nil, usage("%s and %s are both called %s in the kernel: give one of them", targets[i].Path, m.Path, m.Name)
+		}
+	}
+	return targets, nil
+}
+
 func start(cmd *cobra.Command, opts session.Options, cat *catalogFlag, args []string) error {
+	names, err := targetNames(args)
+	if err != nil {
+		return err
+	}
 	k, err := kernel.Running()
 	if err != nil {
 		return err
 	}
-	var targets []*target.Module
-	for _, arg := range args {
-		for name := range strings.SplitSeq(arg, ",") {
-			m, err := findTarget(k, name)
-			if err != nil {
-				return err
-			}
-			if slices.ContainsFunc(targets, func(t *target.Module) bool { return t.Name == m.Name }) {
-				return usage("module %s is named twice", m.Name)
-			}
-			targets = append(targets, m)
-		}
+	targets, err := findTargets(k, names)
+	if err != nil {
+		return err
 	}
 	if session.Running() {
 		return session.ErrRunning
 	}
 	if err := hostCanWatch(k, targets); err != nil {
-		return err
+		return refusal("started", err)
 	}
 	c, err := cat.load()
 	if err != nil {
 		return err
 	}
+	if opts.Catalogs, err = cat.paths(); err != nil {
+		return err
+	}
+	return begin(cmd, k, c, opts, targets)
+}
+
+// begin starts a session, and says what it watches.
+func begin(cmd *cobra.Command, k *kernel.Kernel, c *catalog.Catalog, opts session.Options, targets []*target.Module) error {
 	out := cmd.OutOrStdout()
 	fmt.Fprintln(out, "Starting KEDR...")
 	if err := session.Start(c, k, opts, targets...); err != nil {
-		return err
+		return refusal("started", err)
 	}
 	s, err := session.Open(k)
 	if err != nil {
@@ -97,6 +147,34 @@ func start(cmd *cobra.Command, opts session.Options, cat *catalogFlag, args []st
 	}
 	fmt.Fprintln(out, "\nKEDR started.")
 	return nil
+}
+
+// refusedError says what a loaded target keeps the service from. It is a sentence,
+// unlike other errors: the one that users of the first KEDR look for.
+type refusedError struct {
+	verb  string // "started", "stopped", "restarted"
+	names []string
+}
+
+func (e *refusedError) Error() string {
+	still, remedy := "still", ""
+	switch e.verb {
+	case "started":
+		still = "already"
+	case "stopped":
+		remedy = ", or give --force"
+	}
+	return fmt.Sprintf("Service cannot be %s because the target module is %s loaded: unload %s first (rmmod %s)%s",
+		e.verb, still, strings.Join(e.names, ", "), strings.Join(e.names, " "), remedy)
+}
+
+// refusal turns an error about targets that are loaded into one about the service.
+func refusal(verb string, err error) error {
+	var loaded *session.ErrLoaded
+	if errors.As(err, &loaded) {
+		return &refusedError{verb, loaded.Names}
+	}
+	return err
 }
 
 // findTarget opens a module by file name or, as modprobe takes it, by name.
@@ -126,11 +204,8 @@ func hostCanWatch(k *kernel.Kernel, targets []*target.Module) error {
 		if r := t.Release(); r != "" && r != k.Release {
 			return fmt.Errorf("%s is built for kernel %s, and this is %s: build it for this kernel, or use a machine (kedr run --kernel %s)", t.Path, r, k.Release, r)
 		}
-		if kernel.ModuleLoaded(t.Name) {
-			return &session.ErrLoaded{Name: t.Name}
-		}
 	}
-	return nil
+	return session.NotLoaded(targets...)
 }
 
 func openSession() (*session.Session, error) {
@@ -147,10 +222,14 @@ func openSession() (*session.Session, error) {
 func newStop() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use:     "stop",
-		Short:   "Stop watching, and remove the files",
-		Example: "  kedr stop",
-		Args:    exactArgs(0, "takes no arguments"),
+		Use:   "stop",
+		Short: "Stop watching, and remove the files",
+		Long: `Stop ends the session and removes its files: read what you want to keep first
+(kedr report -o FILE). It is refused, with exit status 3, while a target is loaded:
+what that frees later could not be seen. With --force it stops all the same.`,
+		Example: `  kedr stop
+  kedr stop --force`,
+		Args: exactArgs(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := openSession()
 			if errors.Is(err, session.ErrNotRunning) {
@@ -164,64 +243,17 @@ func newStop() *cobra.Command {
 				return err
 			}
 			if err == nil {
-				for _, t := range s.Targets() {
-					if kernel.ModuleLoaded(t.Name) && !force {
-						s.Close()
-						return fmt.Errorf("service cannot be stopped because the target module %s is still loaded: please unload it first, or give --force", t.Name)
-					}
+				loaded := s.Loaded()
+				s.Close() // what is open can't be removed
+				if len(loaded) > 0 && !force {
+					return &refusedError{"stopped", loaded}
 				}
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Stopping KEDR...")
-			if err == nil {
-				s.Close() // what is open can't be removed
-			}
-			if err := session.Stop(); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "KEDR stopped.")
-			return nil
+			return halt(cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while a target is loaded")
 	return cmd
-}
-
-func newStatus() *cobra.Command {
-	return &cobra.Command{
-		Use:     "status",
-		Short:   "Say whether modules are being watched, and which",
-		Example: "  kedr status",
-		Args:    exactArgs(0, "takes no arguments"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.OutOrStdout()
-			s, err := openSession()
-			if errors.Is(err, session.ErrNotRunning) {
-				fmt.Fprintln(out, "KEDR status: not loaded")
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			c, err := s.Capture(0)
-			if err != nil {
-				return err
-			}
-			var names []string
-			status := "not loaded"
-			for _, t := range s.Targets() {
-				names = append(names, t.Name)
-				if kernel.ModuleLoaded(t.Name) {
-					status = "loaded"
-				}
-			}
-			fmt.Fprintln(out, "KEDR status: loaded")
-			fmt.Fprintf(out, "Target: %s\nTarget status: %s\n", strings.Join(names, ","), status)
-			fmt.Fprintf(out, "Since: %s, %d probes, %d load(s), %d object(s) outstanding\n",
-				s.Started().Format("2006-01-02 15:04:05"), s.Probes(), len(c.Loads), len(c.Objects))
-			return nil
-		},
-	}
 }
 
 func newReport() *cobra.Command {

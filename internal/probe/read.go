@@ -100,6 +100,9 @@ func (s *Set) Loads() ([]Load, error) {
 		if err := s.shared["loads"].Lookup(i, &l); err != nil {
 			return nil, fmt.Errorf("reading load %d: %w", i+1, err)
 		}
+		if l.State == loadNone {
+			continue // cleared, or about to come
+		}
 		var t kedrTarget
 		if err := s.shared["targets"].Lookup(l.Target, &t); err != nil {
 			return nil, fmt.Errorf("reading target %d: %w", l.Target, err)

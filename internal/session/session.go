@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -28,6 +29,9 @@ import (
 type Options struct {
 	MaxObjects uint32 // see probe.Options
 	MaxStacks  uint32
+
+	// Catalogs are the files that the catalog has from the user, for a restart.
+	Catalogs []string
 }
 
 // Session is one analysis.
@@ -41,10 +45,14 @@ type Session struct {
 type meta struct {
 	Release   string      `json:"release"`
 	Started   time.Time   `json:"started"`
+	Options   Options     `json:"options"`
 	Targets   []Target    `json:"targets"`
 	Probes    []metaProbe `json:"probes"`
 	Unwatched []Unwatched `json:"unwatched,omitempty"`
 	Mounted   bool        `json:"mounted,omitempty"` // bpffs was mounted for this session
+	Cleared   time.Time   `json:"cleared,omitzero"`
+	// What had been lost by then: the kernel's counters can't be reset.
+	LostBefore []probe.Lost `json:"lost_before,omitempty"`
 }
 
 type metaProbe struct {
@@ -54,11 +62,26 @@ type metaProbe struct {
 	Check    bool   `json:"check,omitempty"`    // it only tells wrong releases
 }
 
-// ErrLoaded says that a target is in the kernel already.
-type ErrLoaded struct{ Name string }
+// ErrLoaded says that targets are in the kernel already.
+type ErrLoaded struct{ Names []string }
 
 func (e *ErrLoaded) Error() string {
-	return fmt.Sprintf("the target module %s is already loaded, and only a module that is watched from its first instruction can be analysed: unload it first (rmmod %s)", e.Name, e.Name)
+	return fmt.Sprintf("the target module %s is already loaded, and only a module that is watched from its first instruction can be analysed: unload it first (rmmod %s)",
+		strings.Join(e.Names, ", "), strings.Join(e.Names, " "))
+}
+
+// NotLoaded returns an ErrLoaded of those targets that are in the kernel.
+func NotLoaded(targets ...*target.Module) error {
+	var names []string
+	for _, t := range targets {
+		if kernel.ModuleLoaded(t.Name) {
+			names = append(names, t.Name)
+		}
+	}
+	if len(names) > 0 {
+		return &ErrLoaded{Names: names}
+	}
+	return nil
 }
 
 // Arm starts a session for modules that are not loaded yet.
@@ -67,10 +90,8 @@ func Arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*target.
 }
 
 func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets []*target.Module) (*Session, error) {
-	for _, t := range targets {
-		if kernel.ModuleLoaded(t.Name) {
-			return nil, &ErrLoaded{Name: t.Name}
-		}
+	if err := NotLoaded(targets...); err != nil {
+		return nil, err
 	}
 	p, err := plan.New(c, k, targets...)
 	if err != nil {
@@ -80,7 +101,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{kernel: k, set: set, meta: meta{Release: k.Release, Started: time.Now()}}
+	s := &Session{kernel: k, set: set, meta: meta{Release: k.Release, Started: time.Now(), Options: opts}}
 	for _, t := range targets {
 		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
 	}
@@ -143,7 +164,7 @@ func (s *Session) Capture(settle time.Duration) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range lost {
+	for _, l := range since(lost, s.meta.LostBefore) {
 		out := Lost{Function: l.Symbol, Reason: l.Reason, Count: l.Count}
 		if p, ok := s.probe(l.Probe); ok {
 			out.Function, out.Check = p.Symbol, p.Check
@@ -164,19 +185,25 @@ func (s *Session) captureObjects(c *Capture) error {
 	})
 	var sites []uint64                // that stand for a whole stack
 	stacks := make(map[uint64]uint64) // id, or call site where there was no room for a stack
+	site := func(callSite uint64) uint64 {
+		if _, ok := stacks[callSite]; !ok {
+			stacks[callSite] = callSite
+			sites = append(sites, callSite)
+			c.Stacks = append(c.Stacks, Stack{ID: callSite, Frames: []uint64{callSite}, Cut: true})
+		}
+		return callSite
+	}
 	stack := func(id, callSite uint64) (uint64, error) {
 		if out, ok := stacks[id]; ok && id != 0 {
 			return out, nil
 		}
 		if id == 0 {
-			if _, ok := stacks[callSite]; !ok {
-				stacks[callSite] = callSite
-				sites = append(sites, callSite)
-				c.Stacks = append(c.Stacks, Stack{ID: callSite, Frames: []uint64{callSite}, Cut: true})
-			}
-			return callSite, nil
+			return site(callSite), nil
 		}
 		st, err := s.set.Stack(id)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return site(callSite), nil // a clear was faster
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -184,7 +211,15 @@ func (s *Session) captureObjects(c *Capture) error {
 		c.Stacks = append(c.Stacks, Stack{ID: id, Frames: st.Frames, Cut: st.Cut, Site: st.Site})
 		return id, nil
 	}
+	// What a clear has forgotten may be there still; so may what has just come.
+	known := make(map[uint32]bool, len(c.Loads))
+	for _, l := range c.Loads {
+		known[l.ID] = true
+	}
 	for _, o := range objects {
+		if !known[o.Load] {
+			continue
+		}
 		id, err := stack(o.Stack, o.CallSite)
 		if err != nil {
 			return err
@@ -197,7 +232,7 @@ func (s *Session) captureObjects(c *Capture) error {
 		}
 		c.Objects = append(c.Objects, out)
 	}
-	if err := s.captureWrongs(c, stack); err != nil {
+	if err := s.captureWrongs(c, known, stack); err != nil {
 		return err
 	}
 	if len(c.Stacks) == 0 {
@@ -220,7 +255,7 @@ func (s *Session) captureObjects(c *Capture) error {
 	return nil
 }
 
-func (s *Session) captureWrongs(c *Capture, stack func(id, callSite uint64) (uint64, error)) error {
+func (s *Session) captureWrongs(c *Capture, known map[uint32]bool, stack func(id, callSite uint64) (uint64, error)) error {
 	wrongs, err := s.set.Wrongs()
 	if err != nil {
 		return err
@@ -230,6 +265,9 @@ func (s *Session) captureWrongs(c *Capture, stack func(id, callSite uint64) (uin
 		return Party{Stack: id, PID: p.PID, Comm: p.Comm, IRQ: p.IRQ}, err
 	}
 	for _, w := range wrongs {
+		if !known[w.Load] {
+			continue
+		}
 		out := WrongFree{
 			Load: w.Load, Address: w.Address, Count: w.Count,
 			Wrong: [...]string{Unallocated, Double, Mismatched}[w.What%3],
@@ -276,6 +314,23 @@ func (s *Session) Targets() []Target { return s.meta.Targets }
 
 // Unwatched lists what the targets import and cannot be intercepted.
 func (s *Session) Unwatched() []Unwatched { return s.meta.Unwatched }
+
+// Loaded lists the targets that are in the kernel now.
+func (s *Session) Loaded() []string {
+	var names []string
+	for _, t := range s.meta.Targets {
+		if kernel.ModuleLoaded(t.Name) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+// Options are those that the session was started with.
+func (s *Session) Options() Options { return s.meta.Options }
+
+// Cleared says when all was forgotten last; zero: never.
+func (s *Session) Cleared() time.Time { return s.meta.Cleared }
 
 // Started says when the session was armed.
 func (s *Session) Started() time.Time { return s.meta.Started }
@@ -353,7 +408,15 @@ func (s *Session) pinMeta() error {
 	if err := m.Put(uint32(0), append(b, make([]byte, int(m.ValueSize())-len(b))...)); err != nil {
 		return fmt.Errorf("keeping the session's description: %w", err)
 	}
-	return m.Pin(metaPin)
+	// Under its name it is there as a whole, or as it was.
+	const fresh = metaPin + "-new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keeping the session's description: %w", err)
+	}
+	if err := m.Pin(fresh); err != nil {
+		return fmt.Errorf("keeping the session's description: %w", err)
+	}
+	return os.Rename(fresh, metaPin)
 }
 
 // Running says whether there is a detached session.
@@ -398,6 +461,65 @@ func Open(k *kernel.Kernel) (*Session, error) {
 	return s, nil
 }
 
+// Clear forgets what a detached session has seen of one target or, without a name,
+// of all. The session goes on.
+func (s *Session) Clear(name string) error {
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if name != "" {
+		i := slices.IndexFunc(s.meta.Targets, func(t Target) bool { return t.Name == name })
+		if i < 0 {
+			return fmt.Errorf("module %s is not being watched", name)
+		}
+		return s.set.Clear(i)
+	}
+	// Before, not after: what is lost in between is counted rather than not.
+	lost, err := s.set.Lost()
+	if err != nil {
+		return err
+	}
+	if err := s.set.Clear(); err != nil {
+		return err
+	}
+	s.meta.LostBefore, s.meta.Cleared = lost, time.Now()
+	return s.pinMeta()
+}
+
+// since takes what had been counted before away from what is counted now.
+func since(now, before []probe.Lost) []probe.Lost {
+	var out []probe.Lost
+	for _, l := range now {
+		for _, b := range before {
+			if b.Probe == l.Probe && b.Symbol == l.Symbol && b.Reason == l.Reason {
+				l.Count -= min(l.Count, b.Count)
+			}
+		}
+		if l.Count > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// lock keeps others from changing the session meanwhile.
+func lock() (unlock func(), err error) {
+	dir, err := os.Open(pinDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking the session: %w", err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("locking the session: %w", err)
+	}
+	return func() { dir.Close() }, nil
+}
+
 // Stop ends the detached session and removes its files. It also clears away what
 // a start that was killed half-way has left.
 func Stop() error {
@@ -406,7 +528,13 @@ func Stop() error {
 	}
 	// What can't be read any more is removed all the same.
 	m, _ := readMeta()
-	if err := remove(); err != nil || !m.Mounted {
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	err = remove()
+	unlock()
+	if err != nil || !m.Mounted {
 		return err
 	}
 	return unmountBPFFS()

@@ -3,6 +3,7 @@
 #ifndef KEDR_ACCOUNT_H
 #define KEDR_ACCOUNT_H
 
+#include "clear.h"
 #include "context.h"
 
 static __always_inline struct load *load_of(__u32 id)
@@ -34,7 +35,9 @@ static __always_inline void strike(struct object *old)
 
 static __always_inline struct object *find(__u64 key)
 {
-	return *filter_slot(key) ? bpf_map_lookup_elem(&objects, &key) : NULL;
+	struct object *o = *filter_slot(key) ? bpf_map_lookup_elem(&objects, &key) : NULL;
+
+	return o && !forgotten(key, o) ? o : NULL;
 }
 
 /*
@@ -177,9 +180,13 @@ static __always_inline void remember(void *ctx, struct scratch *s, const struct 
 		return;
 	if (old) {
 		/* With another function of the target for its caller: it counts once. */
-		__sync_fetch_and_add(&e.load->frees, -1ULL);
-		__sync_fetch_and_add(&e.load->allocations, -1ULL);
-		__sync_fetch_and_add(&e.load->allocated_bytes, -old->size);
+		struct load *ld = load_of(old->load);
+
+		if (ld) {
+			__sync_fetch_and_add(&ld->frees, -1ULL);
+			__sync_fetch_and_add(&ld->allocations, -1ULL);
+			__sync_fetch_and_add(&ld->allocated_bytes, -old->size);
+		}
 	}
 	enter_object(&e, addr);
 }
@@ -267,7 +274,7 @@ static __always_inline void wrong_release(void *ctx, struct scratch *s, const st
 		return;
 	if (!object)
 		before = freed_slot(key);
-	if (before && (before->key != key || before->end != before->time))
+	if (before && (before->key != key || before->end != before->time || cleared(before->load)))
 		before = NULL;
 	w->what = object ? WRONG_MISMATCHED : before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
 	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, 1);

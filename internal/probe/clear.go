@@ -1,0 +1,309 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Clear forgets what the given targets, by their index, have obtained and released;
+// without any, what all have.
+//
+// The programs go on meanwhile, and each call is forgotten or counted as a whole: a
+// target that is loaded goes on under a new load, whose account is empty, and the
+// loads so far are marked as cleared, with which all that was done in their name is
+// nobody's at once (bpf/clear.h). Only then is room made.
+func (s *Set) Clear(targets ...int) error {
+	v, err := s.mapVariables()
+	if err != nil {
+		return err
+	}
+	defer v.unmap()
+	// A target that comes or goes at this very moment makes it necessary to look again.
+	for range 100 {
+		done, err := s.clear(v, targets)
+		if err == nil && done {
+			err = s.sweep(v)
+		}
+		if err != nil {
+			return fmt.Errorf("clearing: %w", err)
+		}
+		if done {
+			return nil
+		}
+	}
+	return errors.New("clearing: targets are loaded and unloaded all the time: try again")
+}
+
+const (
+	loadNone = 0          // LOAD_NONE
+	noTarget = ^uint32(0) // of a load that was cleared
+)
+
+// fork is a target's last load.
+type fork struct{ target, last uint32 }
+
+// clear does the work but for the sweeping; false: it has to be done again.
+func (s *Set) clear(v *variables, targets []int) (done bool, err error) {
+	loads, count := s.shared["loads"], v.loadCount()
+	n := atomic.LoadUint32(count)
+	old, forks, err := s.lastLoads(n, targets)
+	if err != nil || len(old) == 0 {
+		return err == nil, err
+	}
+	if n+uint32(len(forks)) > loads.MaxEntries() {
+		return false, fmt.Errorf("a session has room for %d loads and clears, and they are used up: execute 'kedr restart'", loads.MaxEntries())
+	}
+	if !atomic.CompareAndSwapUint32(count, n, n+uint32(len(forks))) {
+		return false, nil
+	}
+	// Whoever has read the count before, and takes a load that is ours now, ends.
+	if err := wait(); err != nil {
+		return false, err
+	}
+	oldNow, forksNow, err := s.lastLoads(n, targets)
+	if err != nil || !slices.Equal(old, oldNow) || !slices.Equal(forks, forksNow) {
+		return false, err
+	}
+	for i, f := range forks {
+		var ours, l kedrLoad
+		if err := errors.Join(loads.Lookup(n+uint32(i), &ours), loads.Lookup(f.last-1, &l)); err != nil {
+			return false, err
+		}
+		if ours.State != loadNone {
+			return false, nil
+		}
+		l.Allocations, l.AllocatedBytes, l.Frees, l.WrongFrees, l.Mismatched, l.Live = 0, 0, 0, 0, 0, 0
+		if err := loads.Put(n+uint32(i), &l); err != nil {
+			return false, err
+		}
+	}
+	switched := make([]bool, len(forks))
+	for i, f := range forks {
+		switched[i] = atomic.CompareAndSwapUint32(v.loadedAs(f.target), f.last, n+uint32(i)+1)
+	}
+	// From here on nothing is done in the name of the old loads.
+	if err := wait(); err != nil {
+		return false, err
+	}
+	var torn []uint32
+	for i, f := range forks {
+		id := n + uint32(i) + 1
+		if !switched[i] || atomic.LoadUint32(v.loadedAs(f.target)) == id {
+			continue
+		}
+		// Unloaded since; and if the old load was told, the new one does not know.
+		var l kedrLoad
+		if err := loads.Lookup(id-1, &l); err != nil {
+			return false, err
+		}
+		if l.Unloaded == 0 {
+			torn = append(torn, id)
+		}
+	}
+	if len(torn) > 0 {
+		return false, s.mark(torn)
+	}
+	return true, s.mark(old)
+}
+
+// lastLoads lists the loads of some targets among the first n, and each target's last.
+func (s *Set) lastLoads(n uint32, targets []int) (ids []uint32, forks []fork, err error) {
+	last := make([]uint32, MaxTargets)
+	for i := range min(n, s.shared["loads"].MaxEntries()) {
+		var l kedrLoad
+		if err := s.shared["loads"].Lookup(i, &l); err != nil {
+			return nil, nil, fmt.Errorf("reading load %d: %w", i+1, err)
+		}
+		if l.State == loadNone || l.Target >= MaxTargets || len(targets) > 0 && !slices.Contains(targets, int(l.Target)) {
+			continue
+		}
+		ids = append(ids, i+1)
+		last[l.Target] = i + 1
+	}
+	for t, id := range last {
+		if id != 0 {
+			forks = append(forks, fork{uint32(t), id})
+		}
+	}
+	return ids, forks, nil
+}
+
+// mark makes loads cleared ones.
+func (s *Set) mark(ids []uint32) error {
+	for _, id := range ids {
+		if err := s.shared["loads"].Put(id-1, &kedrLoad{Target: noTarget}); err != nil {
+			return fmt.Errorf("marking load %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// sweep makes room of what belongs to cleared loads.
+func (s *Set) sweep(v *variables) error {
+	// Whoever has seen it as it was ends.
+	if err := wait(); err != nil {
+		return err
+	}
+	cleared := make(map[uint32]bool)
+	for i := range min(atomic.LoadUint32(v.loadCount()), s.shared["loads"].MaxEntries()) {
+		var l kedrLoad
+		if err := s.shared["loads"].Lookup(i, &l); err != nil {
+			return fmt.Errorf("reading load %d: %w", i+1, err)
+		}
+		cleared[i+1] = l.State == loadNone && l.Target == noTarget
+	}
+	// A wrong release that stays may tell of an object of a load that was cleared.
+	told := make(map[uint64]bool)
+	if err := removeIf(s.shared["wrongs"], func(_ uint64, w *kedrWrong) bool {
+		if !cleared[w.Load] {
+			told[w.Obtained.Stack], told[w.Released.Stack] = true, true
+		}
+		return cleared[w.Load]
+	}); err != nil {
+		return err
+	}
+	if err := removeIf(s.shared["stacks"], func(id uint64, st *kedrStack) bool {
+		return cleared[st.Load] && !told[id]
+	}); err != nil {
+		return err
+	}
+	return s.sweepObjects(v, cleared)
+}
+
+// sweepObjects removes objects of cleared loads as long as no target is loaded. One
+// that is might obtain the same address anew between the look and the removal; the
+// programs then remove such objects themselves, when they meet them (bpf/clear.h).
+func (s *Set) sweepObjects(v *variables, cleared map[uint32]bool) error {
+	count := v.loadCount()
+	n := atomic.LoadUint32(count)
+	for t := range uint32(MaxTargets) {
+		if atomic.LoadUint32(v.loadedAs(t)) != 0 {
+			return nil
+		}
+	}
+	type dead struct {
+		key   uint64
+		probe uint16
+	}
+	var objects []dead
+	err := each(s.shared["objects"], func(key uint64, o *kedrObject) {
+		if cleared[o.Load] {
+			objects = append(objects, dead{key, o.Probe})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if atomic.LoadUint32(count) != n {
+			return nil
+		}
+		err := s.shared["objects"].Delete(o.key)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("removing an object: %w", err)
+		}
+		if atomic.LoadUint32(count) != n {
+			// A target came in this instant, and what was removed may be its own.
+			atomic.AddUint64(v.lost(o.probe, lostBusy), 1)
+			return nil
+		}
+		atomic.AddUint32(v.filter(o.key), ^uint32(0))
+	}
+	return nil
+}
+
+// removeIf removes what f says so of from a hash map.
+func removeIf[V any](m *ebpf.Map, f func(key uint64, v *V) bool) error {
+	var keys []uint64
+	err := each(m, func(key uint64, v *V) {
+		if f(key, v) {
+			keys = append(keys, key)
+		}
+	})
+	for _, key := range keys {
+		if err != nil {
+			break
+		}
+		if err = m.Delete(key); errors.Is(err, ebpf.ErrKeyNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("removing from %v: %w", m, err)
+	}
+	return nil
+}
+
+// wait returns when all programs have ended that run now: the kernel waits for them
+// when a map in a map is replaced (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
+func wait() error {
+	inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+	outer, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: inner})
+	if err != nil {
+		return fmt.Errorf("waiting for the programs: %w", err)
+	}
+	defer outer.Close()
+	m, err := ebpf.NewMap(inner)
+	if err != nil {
+		return fmt.Errorf("waiting for the programs: %w", err)
+	}
+	defer m.Close()
+	if err := outer.Put(uint32(0), m); err != nil {
+		return fmt.Errorf("waiting for the programs: %w", err)
+	}
+	return nil
+}
+
+// variables are the programs' own, in memory that is shared with them.
+type variables struct {
+	memory []byte
+	at     map[string]*ebpf.VariableSpec
+}
+
+func (s *Set) mapVariables() (*variables, error) {
+	m := s.shared[".bss"]
+	page := os.Getpagesize()
+	memory, err := unix.Mmap(m.FD(), 0, (int(m.ValueSize())+page-1)&^(page-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("mapping the programs' variables: %w", err)
+	}
+	return &variables{memory, s.bss}, nil
+}
+
+func (v *variables) unmap() { unix.Munmap(v.memory) }
+
+// pointer is the i-th element of an array of elements of that size.
+func (v *variables) pointer(name string, i, size int) unsafe.Pointer {
+	return unsafe.Pointer(&v.memory[int(v.at[name].Offset)+i*size])
+}
+
+func (v *variables) loadCount() *uint32 { return (*uint32)(v.pointer("load_count", 0, 4)) }
+
+// loadedAs is the load of a target that is loaded, else 0.
+func (v *variables) loadedAs(target uint32) *uint32 {
+	return &(*kedrLoaded)(v.pointer("loaded", int(target), int(unsafe.Sizeof(kedrLoaded{})))).Load
+}
+
+const (
+	lostBusy   = 1  // LOST_OBJECTS_BUSY
+	filterBits = 16 // FILTER_BITS
+)
+
+func (v *variables) lost(probe uint16, reason int) *uint64 {
+	return (*uint64)(v.pointer("lost", int(probe)%maxProbes*len(reasons)+reason, 8))
+}
+
+// filter is the slot that filter_slot (bpf/kedr.h) gives a key.
+func (v *variables) filter(key uint64) *uint32 {
+	return (*uint32)(v.pointer("filter", int((key>>3)*0x9e3779b97f4a7c15>>(64-filterBits)), 4))
+}
