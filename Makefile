@@ -1,6 +1,9 @@
 # make help lists what there is to make.
 
-KERNELS ?= 6.1 6.12
+# As kedr vm fetch takes them. CORE are those that the tests from outside of the
+# machine run on, and the ones to try a change with.
+CORE ?= 6.1 6.12
+KERNELS ?= 5.10 6.1 6.1-cloud 6.1-rt 6.12 7.3
 GO ?= go
 BIN := bin/kedr
 export CGO_ENABLED := 0
@@ -10,7 +13,7 @@ PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebst
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help all demo build packages bpf-packages unit machine conformance test lint generate check-generated fuzz clean
+.PHONY: help all demo build packages bpf-packages unit machine conformance kernels test lint generate check-generated fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,19 +43,28 @@ demo: packages build ## leak-check the example in a machine with Debian's kernel
 unit: ## the tests that need no machine
 	$(GO) test ./...
 
-# One boot a kernel runs them all.
+# One boot a kernel runs them all. Each kernel's run is kept, for make kernels.
 conformance: packages build
-	@for v in $(KERNELS); do \
-		test/modules/build.sh $$v build/modules/$$v && \
+	@mkdir -p build/conformance; failed=; for v in $(KERNELS); do \
+		test/modules/build.sh $$v build/modules/$$v || { failed="$$failed $$v"; continue; }; \
+		echo "conformance on $$v"; \
 		KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
-		$(GO) test -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' ./test/conformance || exit 1; \
-	done
+		$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' \
+			./test/conformance >build/conformance/$$v.txt 2>&1; status=$$?; \
+		if [ $$status -ne 0 ]; then failed="$$failed $$v"; grep -v -E '^ *(=== |--- PASS)' build/conformance/$$v.txt; \
+		else tail -n 1 build/conformance/$$v.txt; fi; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+
+kernels: ## write docs/kernels.md from the last run of the conformance tests on all kernels
+	@for v in $(KERNELS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
+	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(KERNELS)) >docs/kernels.md
 
 machine: packages build
-	@for v in $(KERNELS); do \
+	@for v in $(CORE); do \
 		test/modules/build.sh $$v build/modules/$$v || exit 1; \
 	done
-	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(KERNELS)' KEDR_MODULES=$(CURDIR)/build/modules \
+	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(CORE)' KEDR_MODULES=$(CURDIR)/build/modules \
 		$(GO) test -tags machine -count=1 -timeout 30m ./test/machine
 
 test: unit machine conformance ## all tests: unit, and in machines with each of $(KERNELS)
