@@ -27,20 +27,22 @@ type kedrFreed struct {
 }
 
 type kedrKernelLayout struct {
-	_          structs.HostLayout
-	ModuleName uint32
-	CoreBase   uint32
-	CoreSize   uint32
-	InitBase   uint32
-	InitSize   uint32
-	Kallsyms   uint32
-	Symtab     uint32
-	NumSymtab  uint32
-	SymSize    uint32
-	SymValue   uint32
-	StructPage uint32
-	IrqMask    uint32
-	Jumps      uint32
+	_           structs.HostLayout
+	ModuleName  uint32
+	CoreBase    uint32
+	CoreSize    uint32
+	InitBase    uint32
+	InitSize    uint32
+	Kallsyms    uint32
+	Symtab      uint32
+	NumSymtab   uint32
+	SymSize     uint32
+	SymValue    uint32
+	StructPage  uint32
+	IrqMask     uint32
+	Jumps       uint32
+	Pad         uint32
+	VmallocBase uint64
 }
 
 type kedrLoad struct {

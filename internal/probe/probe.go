@@ -387,10 +387,19 @@ func (s *Set) prepare(p *plan.Plan) error {
 			put(name, 0, value)
 		}
 	}
-	// include/linux/preempt.h: SOFTIRQ_OFFSET, HARDIRQ_MASK, NMI_MASK. NMIs have had a
-	// counter of their own since the hard interrupts moved up by 8 bits (7.x).
+	if slices.ContainsFunc(p.Probes, func(p plan.Probe) bool { return p.Replaces != plan.NoArg }) {
+		at, _, err := s.find("vmalloc_base")
+		if err == nil {
+			s.layout.VmallocBase, err = s.word(at)
+		}
+		if err != nil {
+			return fmt.Errorf("finding the vmalloc area: %w", err)
+		}
+	}
+	// include/linux/preempt.h: SOFTIRQ_OFFSET, HARDIRQ_MASK, NMI_MASK. In 7.x a count of
+	// local_interrupt_disable lies below the hard interrupts.
 	s.layout.IrqMask = 0x00ff0100
-	if _, _, err := s.find("nmi_nesting"); err == nil {
+	if _, err := s.kernel.Params("local_interrupt_disable"); err == nil {
 		s.layout.IrqMask = 0x1f000100
 	}
 	counter, _, err := s.find("__preempt_count")

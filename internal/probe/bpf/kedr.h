@@ -86,6 +86,7 @@ enum size_from {
 };
 
 #define NO_ARG 0xff
+#define VMALLOC_SPAN (1ULL << 44) /* less than lies between it and what comes next */
 #define KIND_ORDERED (1U << 31) /* among the kinds: whole pages, a power of two of them */
 
 struct range {
@@ -141,6 +142,8 @@ struct kernel_layout {
 	__u32 struct_page;
 	__u32 irq_mask; /* of the preemption counter: in hard or soft interrupt, or NMI */
 	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
+	__u32 pad;
+	__u64 vmalloc_base;
 };
 
 struct target {

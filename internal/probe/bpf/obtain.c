@@ -95,11 +95,20 @@ int obtain_exit(void *ctx)
 	s = enter();
 	if (!s)
 		return 0;
-	key = key_of(addr);
-	if (spec.replaces < MAX_ARGS && w[spec.replaces] == addr) {
-		old = find(key);
-		if (old)
-			forget(key, old); /* resized in place: the old record goes */
+	/*
+	 * The old record goes where the block was resized in place. One from vmalloc may
+	 * have been freed by a part of vfree that has no probe (vfree.part.0, 6.12 and
+	 * later); it can't be anybody else's yet, for such addresses are kept back for long.
+	 */
+	if (spec.replaces < MAX_ARGS) {
+		__u64 before = w[spec.replaces];
+
+		key = key_of(before);
+		if (before && (before == addr || before - layout.vmalloc_base < VMALLOC_SPAN)) {
+			old = find(key);
+			if (old)
+				forget(key, old);
+		}
 	}
 	remember(ctx, s, &c, addr, size_of_call(s, w, addr), owner_of_call(w));
 	leave();
