@@ -232,13 +232,16 @@ that this kernel does not have is listed, and is no error.`,
 
 func printChecked(out io.Writer, release string, checked []plan.Checked) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	var fits, missing, wrong int
+	var fits, missing, limits, wrong int
 	for _, f := range checked {
 		state := "fits"
 		switch {
 		case f.Symbol == "":
 			state = "not in this kernel"
 			missing++
+		case errors.Is(f.Err, plan.ErrStructure):
+			state = "can't be watched in this kernel: " + f.Err.Error()
+			limits++
 		case f.Err != nil:
 			state = "does not fit: " + f.Err.Error()
 			wrong++
@@ -254,7 +257,7 @@ func printChecked(out io.Writer, release string, checked []plan.Checked) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s: %d fit, %d do not, %d are not in this kernel\n", release, fits, wrong, missing)
+	fmt.Fprintf(out, "%s: %d fit, %d do not, %d can't be watched here, %d are not in this kernel\n", release, fits, wrong, limits, missing)
 	if wrong > 0 {
 		return &statusError{status: exitFound}
 	}

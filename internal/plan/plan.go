@@ -152,7 +152,7 @@ type Kernel interface {
 // New makes the plan. It fails only where the kernel can't be asked at all; a
 // function that can't be watched is listed in Unwatched.
 func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error) {
-	b := builder{catalog: c, kernel: k, plan: &Plan{Targets: targets}, seen: make(map[string]int), unseen: make(map[string]bool)}
+	b := builder{catalog: c, kernel: k, plan: &Plan{Targets: targets}, seen: make(map[string]int)}
 	kinds := make(map[string]bool)
 	var imports []string
 	for _, t := range targets {
@@ -217,7 +217,7 @@ func New(c *catalog.Catalog, k Kernel, targets ...*target.Module) (*Plan, error)
 	for i := range b.plan.Probes {
 		p := &b.plan.Probes[i]
 		// What was not seen to be obtained is not wrong to release.
-		p.Foreign = p.Foreign || p.Role == Release && b.unseen[p.Kind]
+		p.Foreign = p.Foreign || p.Role == Release && p.Kinds&b.unseen != 0
 	}
 	for i := range targets {
 		jumps, err := b.plan.jumps(i)
@@ -233,8 +233,8 @@ type builder struct {
 	catalog *catalog.Catalog
 	kernel  Kernel
 	plan    *Plan
-	seen    map[string]int  // index in the plan, by mechanism and symbol
-	unseen  map[string]bool // kinds of which some are obtained unseen
+	seen    map[string]int // index in the plan, by mechanism and symbol
+	unseen  uint32         // kinds of which some are obtained unseen
 }
 
 func (b *builder) unwatched(name string, err error) {
@@ -297,7 +297,7 @@ func (b *builder) obtain(f *catalog.Function, symbol string) error {
 	}
 	p, err := b.function(f, symbol)
 	if err != nil {
-		b.unseen[f.Kind] = true
+		b.unseen |= b.kinds(f.Kind)
 		return b.tolerate(symbol, err)
 	}
 	p.Role, p.Mechanism, p.Imports = Obtain, Exit, []string{symbol}
@@ -439,7 +439,8 @@ func (b *builder) blank(kind, symbol string) Probe {
 // (arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline, up to 6.6).
 const maxArgs = 6
 
-var errStructure = errors.New("is a structure, which trampolines take since Linux 6.1")
+// ErrStructure says that a kernel's trampolines do not take a function's parameters.
+var ErrStructure = errors.New("is a structure, which trampolines take since Linux 6.1")
 
 func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 	params, err := b.kernel.Params(symbol)
@@ -451,7 +452,7 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 			return Probe{}, fmt.Errorf("%s: parameter %s takes two registers", symbol, p.Name)
 		}
 		if p.Structure && !b.kernel.AtLeast(6, 1) {
-			return Probe{}, fmt.Errorf("%s: parameter %s %w", symbol, p.Name, errStructure)
+			return Probe{}, fmt.Errorf("%s: parameter %s %w", symbol, p.Name, ErrStructure)
 		}
 	}
 	if len(params) > maxArgs {

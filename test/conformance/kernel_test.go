@@ -3,6 +3,8 @@
 package conformance
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,11 +59,13 @@ func TestKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	var fits int
-	var missing []string
+	var missing, unwatched []string
 	for _, f := range checked {
 		switch {
 		case f.Symbol == "":
 			missing = append(missing, f.Function)
+		case errors.Is(f.Err, plan.ErrStructure):
+			unwatched = append(unwatched, f.Symbol)
 		case f.Err != nil:
 			t.Errorf("the catalog does not fit: %+v", f)
 		default:
@@ -69,5 +73,6 @@ func TestKernel(t *testing.T) {
 		}
 	}
 	feature("names of the catalog", "%d", fits)
+	feature("names of the catalog that can't be watched", "%s", cmp.Or(strings.Join(unwatched, ", "), "none"))
 	feature("functions of the catalog that it does not have", "%s", strings.Join(missing, ", "))
 }
