@@ -262,7 +262,7 @@ static __always_inline void note_release(void *ctx, struct scratch *s, const str
  * is known of the object, further ones are counted.
  */
 static __always_inline void wrong_release(void *ctx, struct scratch *s, const struct caller *c, __u64 addr,
-					  __u64 key, const struct object *object)
+					  __u64 key, const struct object *object, __u64 times)
 {
 	struct wrong *w = &s->wrong, *old;
 	__u32 id = load_now(c->t);
@@ -277,18 +277,18 @@ static __always_inline void wrong_release(void *ctx, struct scratch *s, const st
 	if (before && (before->key != key || before->end != before->time || cleared(before->load)))
 		before = NULL;
 	w->what = object ? WRONG_MISMATCHED : before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
-	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, 1);
+	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, times);
 	stack = stack_id(ctx, s, c, id, STACK_WRONG + w->what);
 	if (!stack)
 		return;
 	old = bpf_map_lookup_elem(&wrongs, &stack);
 	if (old) {
-		__sync_fetch_and_add(&old->count, 1);
+		__sync_fetch_and_add(&old->count, times);
 		return;
 	}
 	w->address = shown(addr);
 	w->time = bpf_ktime_get_boot_ns();
-	w->count = 1;
+	w->count = times;
 	w->load = id;
 	w->probe = spec.id;
 	w->known = 0;

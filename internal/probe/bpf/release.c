@@ -60,7 +60,7 @@ static __always_inline void release(void *ctx, struct caller *c, __u64 addr, con
 		return;
 	}
 	if (bad)
-		wrong_release(ctx, s, c, addr, key, old);
+		wrong_release(ctx, s, c, addr, key, old, 1);
 	/*
 	 * A tracepoint tells that the memory goes, whatever was said; a function
 	 * that was given what is not its own does nothing with it.
@@ -167,18 +167,23 @@ int release_bulk(void *ctx)
 
 /*
  * The same for kernels without. The verifier looks at each round of the loop, so
- * that it does little: of several wrong releases in one call the first is kept.
+ * that it does little: of several wrong releases in one call the last is shown.
  */
 SEC("fentry/release_bulk_short")
 int release_bulk_short(void *ctx)
 {
 	struct bulk_release b = {};
-	__u64 w[FRAME_WORDS], wrong = 0;
+	__u64 w[FRAME_WORDS];
 	struct scratch *s;
 	__u32 n;
 
 	if (!release_bulk_begin(ctx, w, &b))
 		return 0;
+	s = enter();
+	if (!s)
+		return 0;
+	/* Counted in memory: of a variable the verifier would follow each value. */
+	s->wrong.count = 0;
 	n = bulk_count(w, 0, MAX_BULK_SHORT);
 	for (__u32 i = 0; i < MAX_BULK_SHORT; i++) {
 		__u64 addr = 0, key;
@@ -191,15 +196,16 @@ int release_bulk_short(void *ctx)
 			continue;
 		key = key_of(addr);
 		old = find(key);
-		if (old)
+		if (old) {
 			forget(key, old);
-		else if (!wrong)
-			wrong = addr;
+		} else {
+			s->wrong.address = addr;
+			s->wrong.count++;
+		}
 	}
 	attribute(ctx, &b.c);
-	if (!wrong || spec.foreign || !own(&b.c) || !(s = enter()))
-		return 0;
-	wrong_release(ctx, s, &b.c, wrong, key_of(wrong), NULL);
+	if (s->wrong.count && !spec.foreign && own(&b.c))
+		wrong_release(ctx, s, &b.c, s->wrong.address, key_of(s->wrong.address), NULL, s->wrong.count);
 	leave();
 	return 0;
 }
