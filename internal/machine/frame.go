@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// The guest speaks to its host over a serial port in frames: a type, the length
-// in 32 bits, little endian, and that many bytes.
+// The guest speaks to its host over a virtio port in frames: a type, the length
+// in 32 bits, little endian, and that many bytes. A serial port needs no modules,
+// but takes 3 s a megabyte under emulation; the virtio port some 20 ms.
 type frameType byte
 
 const (

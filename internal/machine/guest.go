@@ -29,11 +29,14 @@ func IsGuest() bool {
 // and tells the host how it ended. It does not return.
 func Guest() {
 	if err := guest(); err != nil {
-		fmt.Fprintf(os.Stderr, "kedr: the machine could not be made ready: %v\n", err)
+		fmt.Fprintf(os.Stderr, "%s%v\n", notReady, err)
 	}
 	unix.Sync()
 	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
+
+// notReady begins what the guest says on the console for want of its port.
+const notReady = "kedr: the machine could not be made ready: "
 
 type mount struct{ source, target, fs, data string }
 
@@ -67,51 +70,54 @@ func guest() error {
 	if err := mountAll([]mount{{"devtmpfs", "/dev", "devtmpfs", ""}}); err != nil {
 		return err
 	}
-	port, err := openPort("/dev/ttyS1")
+	b, err := os.ReadFile(jobFile)
+	if err != nil {
+		return err
+	}
+	var j job
+	if err := json.Unmarshal(b, &j); err != nil {
+		return fmt.Errorf("reading the job: %w", err)
+	}
+	if err := loadModules(j.PortModules); err != nil {
+		return err
+	}
+	port, err := openPort()
 	if err != nil {
 		return err
 	}
 	frames := &frameWriter{w: port}
 	frames.write(frameAlive, nil)
-	status, err := work(frames)
+	status, err := work(&j, frames)
 	if err != nil {
 		frames.write(frameFailed, []byte(err.Error()))
 	} else {
 		frames.write(frameExit, binary.LittleEndian.AppendUint32(nil, uint32(status)))
 	}
-	unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1) // wait until all is sent
-	// The host ends the machine now.
-	time.Sleep(2 * time.Second)
+	// Writes don't wait for the host; it ends the machine when it has read the last.
+	time.Sleep(silence / 2)
 	return err
 }
 
-// openPort opens a serial port for bytes as they are.
-func openPort(name string) (*os.File, error) {
-	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
+// openPort opens the virtio port, the only one. It appears a moment after its
+// driver, and can be opened a moment after that (ENXIO; add_port in
+// drivers/char/virtio_console.c).
+func openPort() (*os.File, error) {
+	err := errors.New("no virtio port to the host appeared")
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		names, _ := filepath.Glob("/dev/vport*p*")
+		if len(names) == 0 {
+			continue
+		}
+		var fd int
+		if fd, err = unix.Open(names[0], unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+			return os.NewFile(uintptr(fd), names[0]), nil
+		}
+		err = fmt.Errorf("opening %s: %w", names[0], err)
 	}
-	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return nil, fmt.Errorf("setting up %s: %w", name, err)
-	}
-	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
-	t.Cflag = unix.CS8 | unix.CREAD | unix.CLOCAL | unix.B115200
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
-		return nil, fmt.Errorf("setting up %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return nil, err
 }
 
-func work(frames *frameWriter) (int, error) {
-	b, err := os.ReadFile(jobFile)
-	if err != nil {
-		return 0, err
-	}
-	var j job
-	if err := json.Unmarshal(b, &j); err != nil {
-		return 0, fmt.Errorf("reading the job: %w", err)
-	}
+func work(j *job, frames *frameWriter) (int, error) {
 	go func() {
 		for range time.Tick(time.Second) {
 			frames.write(frameAlive, nil)
@@ -122,7 +128,8 @@ func work(frames *frameWriter) (int, error) {
 	}
 	root := ""
 	if j.RootFS != "" {
-		if root, err = hostRoot(&j); err != nil {
+		var err error
+		if root, err = hostRoot(j); err != nil {
 			return 0, err
 		}
 	}
@@ -147,7 +154,7 @@ func work(frames *frameWriter) (int, error) {
 			return 0, fmt.Errorf("entering the host's root: %w", err)
 		}
 	}
-	return runCommand(&j, frames)
+	return runCommand(j, frames)
 }
 
 func loadModules(files []string) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cavaliergopher/cpio"
@@ -80,12 +81,21 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 		return err
 	}
 	j.RootFS = c.rootFS
-	for _, m := range mods {
+	// resolve keeps their order: the port's come first.
+	port, err := resolve(c.Kernel, portModules)
+	if err != nil {
+		return err
+	}
+	for i, m := range mods {
 		name := "/modules/" + m.Name + ".ko"
 		if err := a.file(name, 0o644, m.Image()); err != nil {
 			return err
 		}
-		j.Modules = append(j.Modules, name)
+		if i < len(port) {
+			j.PortModules = append(j.PortModules, name)
+		} else {
+			j.Modules = append(j.Modules, name)
+		}
 	}
 	for _, f := range c.Files {
 		if err := a.file(f.Name, f.Mode, f.Content); err != nil {
@@ -107,14 +117,17 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 	return errors.Join(a.w.Close(), buf.Flush())
 }
 
+// portModules drive the port on which the guest speaks.
+var portModules = []string{"virtio_pci", "virtio_console"}
+
 // wanted names the modules to load first.
 func (c *Config) wanted() []string {
-	var names []string
+	names := slices.Clone(portModules)
 	switch c.rootFS {
 	case root9p:
-		names = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay"}
+		names = append(names, "9pnet_virtio", "9p", "overlay")
 	case rootVirtioFS:
-		names = []string{"virtio_pci", "virtiofs", "overlay"}
+		names = append(names, "virtiofs", "overlay")
 	}
 	return append(names, c.Modules...)
 }

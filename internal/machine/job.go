@@ -11,6 +11,8 @@ type job struct {
 	RootFS  string   // by which file system the host's root comes; "": it does not
 	Result  bool     // the command writes one
 	Modules []string // files to load, in order
+	// PortModules are loaded before them: the port to the host needs them.
+	PortModules []string
 	// Lib is the directory of the guest kernel's modules on the host.
 	Lib string
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -248,7 +249,8 @@ func (g *guestProcess) args() []string {
 		"-smp", strconv.Itoa(orDefault(c.CPUs, 2)), "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
-		"-chardev", "file,id=job,path=/dev/fd/3", "-serial", "chardev:job",
+		"-chardev", "file,id=job,path=/dev/fd/3",
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=job",
 		"-kernel", c.Kernel.Image(), "-initrd", "/proc/self/fd/4", "-append", cmdline,
 	}
 	switch c.rootFS {
@@ -333,6 +335,9 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	}
 	if msg := complaints.String(); msg != "" {
 		return nil, fmt.Errorf("%s: %s", emulator, firstLine(msg))
+	}
+	if _, why, ok := strings.Cut(console, notReady); ok {
+		return nil, fmt.Errorf("the machine could not be made ready: %q", firstLine(why))
 	}
 	return nil, fmt.Errorf("the machine ended before its work was done (%v); its last words: %q", waitErr, lastLine(console))
 }
