@@ -208,13 +208,22 @@ func hostCanWatch(k *kernel.Kernel, targets []*target.Module) error {
 	return session.NotLoaded(targets...)
 }
 
+// root says so where this process may not know of a session: its directories are
+// root's.
+func root() error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root can look at the session: run as root")
+	}
+	return nil
+}
+
 func openSession() (*session.Session, error) {
+	if err := root(); err != nil {
+		return nil, err
+	}
 	k, err := kernel.Running()
 	if err != nil {
 		return nil, err
-	}
-	if os.Geteuid() != 0 {
-		return nil, errors.New("only root can look at the session: run as root")
 	}
 	return session.Open(k)
 }

@@ -189,6 +189,9 @@ is known when they are read.`,
 		Example: "  kedr flush",
 		Args:    exactArgs(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := root(); err != nil {
+				return err
+			}
 			if !session.Running() {
 				return session.ErrNotRunning
 			}

@@ -71,22 +71,24 @@ func (s *Set) clear(v *variables, targets []int) (done bool, err error) {
 	if err != nil || !slices.Equal(old, oldNow) || !slices.Equal(forks, forksNow) {
 		return false, err
 	}
+	last := make([]kedrLoad, len(forks))
 	for i, f := range forks {
-		var ours, l kedrLoad
-		if err := errors.Join(loads.Lookup(n+uint32(i), &ours), loads.Lookup(f.last-1, &l)); err != nil {
+		var ours kedrLoad
+		if err := errors.Join(loads.Lookup(n+uint32(i), &ours), loads.Lookup(f.last-1, &last[i])); err != nil {
 			return false, err
 		}
 		if ours.State != loadNone {
 			return false, nil
 		}
+	}
+	for i, l := range last {
 		l.Allocations, l.AllocatedBytes, l.Frees, l.WrongFrees, l.Mismatched, l.Live = 0, 0, 0, 0, 0, 0
 		if err := loads.Put(n+uint32(i), &l); err != nil {
 			return false, err
 		}
 	}
-	switched := make([]bool, len(forks))
 	for i, f := range forks {
-		switched[i] = atomic.CompareAndSwapUint32(v.loadedAs(f.target), f.last, n+uint32(i)+1)
+		atomic.CompareAndSwapUint32(v.loadedAs(f.target), f.last, n+uint32(i)+1)
 	}
 	// From here on nothing is done in the name of the old loads.
 	if err := wait(); err != nil {
@@ -95,10 +97,10 @@ func (s *Set) clear(v *variables, targets []int) (done bool, err error) {
 	var torn []uint32
 	for i, f := range forks {
 		id := n + uint32(i) + 1
-		if !switched[i] || atomic.LoadUint32(v.loadedAs(f.target)) == id {
+		if atomic.LoadUint32(v.loadedAs(f.target)) == id {
 			continue
 		}
-		// Unloaded since; and if the old load was told, the new one does not know.
+		// It is not loaded; and if only the old load was told, the new one is not true.
 		var l kedrLoad
 		if err := loads.Lookup(id-1, &l); err != nil {
 			return false, err

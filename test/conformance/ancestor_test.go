@@ -39,8 +39,7 @@ func want(t *testing.T, when, module, figures string) {
 	}
 }
 
-// start starts a session for modules, which ends with the test, and unloads what is
-// left of them then.
+// start starts a session for modules, which ends with the test.
 func start(t *testing.T, names ...string) {
 	t.Helper()
 	var files []string
@@ -48,14 +47,7 @@ func start(t *testing.T, names ...string) {
 		files = append(files, ko(name))
 	}
 	must(t, program, "start", strings.Join(files, ","))
-	t.Cleanup(func() {
-		for _, name := range names {
-			if _, err := os.Stat("/sys/module/" + name); err == nil {
-				must(t, "rmmod", name)
-			}
-		}
-		must(t, program, "stop", "--force")
-	})
+	ends(t, names...)
 }
 
 // addresses are those that leaker.ko has forgotten, in decimal.

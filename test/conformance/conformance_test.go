@@ -236,10 +236,7 @@ Address: 0x[0-9a-f]{16}, size: (\d+); stack trace of the allocation:
 
 // TestTwoTargets: one gives back what the other has obtained.
 func TestTwoTargets(t *testing.T) {
-	if o := kedr(t, "start", ko("producer")+","+ko("consumer")); o.status != 0 {
-		t.Fatalf("start: %+v", o)
-	}
-	defer kedr(t, "stop", "--force")
+	start(t, "producer", "consumer")
 	must(t, "insmod", ko("producer"))
 	must(t, "insmod", ko("consumer"))
 	must(t, "rmmod", "consumer")
@@ -257,10 +254,7 @@ func TestTwoTargets(t *testing.T) {
 func TestEitherTarget(t *testing.T) {
 	for _, name := range []string{"producer", "consumer"} {
 		t.Run(name, func(t *testing.T) {
-			if o := kedr(t, "start", ko(name)); o.status != 0 {
-				t.Fatalf("start: %+v", o)
-			}
-			defer kedr(t, "stop", "--force")
+			start(t, name)
 			must(t, "insmod", ko("producer"))
 			must(t, "insmod", ko("consumer"))
 			must(t, "rmmod", "consumer")
@@ -273,10 +267,7 @@ func TestEitherTarget(t *testing.T) {
 // TestReload loads a module twenty times in one session.
 func TestReload(t *testing.T) {
 	const times = 20
-	if o := kedr(t, "start", ko("reload")); o.status != 0 {
-		t.Fatalf("start: %+v", o)
-	}
-	defer kedr(t, "stop", "--force")
+	start(t, "reload")
 	for range times {
 		must(t, "insmod", ko("reload"))
 		must(t, "rmmod", "reload")

@@ -51,7 +51,7 @@ func ends(t *testing.T, names ...string) {
 				must(t, "rmmod", name)
 			}
 		}
-		kedr(t, "stop", "--force")
+		kedr(t, "stop", "--force") // unless it is over already
 		for _, name := range names {
 			nothingLeft(t, name)
 		}
