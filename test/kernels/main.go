@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,7 +98,7 @@ func main() {
 		columns = append(columns, c)
 	}
 	if len(columns) == 0 {
-		fail(fmt.Errorf("usage: kernels NAME.json..."))
+		fail(errors.New("no files given"))
 	}
 	write(os.Stdout, columns, descriptions("test/modules"))
 }

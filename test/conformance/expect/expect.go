@@ -34,7 +34,7 @@ type File struct {
 	Needs []string // modules that are loaded before, and not watched
 
 	Unwatched []string // functions that this kernel does not let be watched
-	Runs  []Run
+	Runs      []Run
 }
 
 // Run is one way to run the module by itself.
