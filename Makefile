@@ -3,7 +3,7 @@
 # As kedr vm fetch takes them. CORE are those that the tests from outside of the
 # machine run on, and the ones to try a change with.
 CORE ?= 6.1 6.12
-KERNELS ?= 5.10 6.1 6.1-cloud 6.1-rt 6.12 7.3
+KERNELS ?= 5.10 6.1 6.12 7.3
 GO ?= go
 BIN := bin/kedr
 export CGO_ENABLED := 0
@@ -43,16 +43,21 @@ demo: packages build ## leak-check the example in a machine with Debian's kernel
 unit: ## the tests that need no machine
 	$(GO) test ./...
 
-# One boot a kernel runs them all. Each kernel's run is kept, for make kernels.
+# One boot a kernel runs them all. Each kernel's run is kept, for make kernels. On a busy
+# host events can be lost, of which kedr says so, and what one does then is to run again.
 conformance: packages build
 	@mkdir -p build/conformance; failed=; for v in $(KERNELS); do \
 		test/modules/build.sh $$v build/modules/$$v || { failed="$$failed $$v"; continue; }; \
-		echo "conformance on $$v"; \
-		KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
-		$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' \
-			./test/conformance >build/conformance/$$v.txt 2>&1; status=$$?; \
-		if [ $$status -ne 0 ]; then failed="$$failed $$v"; grep -v -E '^ *(=== |--- PASS)' build/conformance/$$v.txt; \
-		else tail -n 1 build/conformance/$$v.txt; fi; \
+		for try in 1 2; do \
+			echo "conformance on $$v"; \
+			KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
+			$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' \
+				./test/conformance >build/conformance/$$v.txt 2>&1; status=$$?; \
+			[ $$status -ne 0 ] || break; \
+			grep -v -E '^ *(=== |--- PASS)' build/conformance/$$v.txt; \
+			grep -q 'does not let a probe interrupt itself' build/conformance/$$v.txt || break; \
+		done; \
+		if [ $$status -ne 0 ]; then failed="$$failed $$v"; else tail -n 1 build/conformance/$$v.txt; fi; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
 
