@@ -40,7 +40,7 @@ func (k *Kernel) Examine() []Check {
 	return append(checks,
 		check("eBPF programs", func() (string, error) { return bpf(ebpf.RawTracepoint) }, "as root, on a kernel with CONFIG_BPF_SYSCALL that is not locked down"),
 		check("trampolines (fentry, fexit)", func() (string, error) { return bpf(ebpf.Tracing) }, "use Linux 5.5 or newer on x86-64 with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"),
-		check("symbols by name", func() (string, error) { return bpf(ebpf.Syscall) }, "use Linux 5.16 or newer"),
+		check("symbols", k.symbolsByName, "run as root, or sysctl kernel.kptr_restrict=1"),
 		check("probing is not locked down", lockdown, "boot without lockdown=confidentiality, or use a machine (--vm=always)"),
 		check("unsigned modules", signatures, "sign the module, boot without module.sig_enforce, or use a machine (--vm=always)"),
 		check("files of a session (bpffs)", bpffs, "mount -t bpf bpf /sys/fs/bpf"),
@@ -63,6 +63,15 @@ func loadModules() (string, error) {
 		return "", errors.New("loading has been disabled until the next boot (kernel.modules_disabled=1)")
 	}
 	return "/proc/modules", nil
+}
+
+// symbolsByName says how symbols are looked up.
+func (k *Kernel) symbolsByName() (string, error) {
+	if k.HasHelper("kallsyms_lookup_name") {
+		return bpf(ebpf.Syscall)
+	}
+	_, err := k.Symbols()
+	return "/proc/kallsyms", err
 }
 
 func bpf(t ebpf.ProgramType) (string, error) {
