@@ -44,11 +44,12 @@ unit: ## the tests that need no machine
 	$(GO) test ./...
 
 # One boot a kernel runs them all. Each kernel's run is kept, for make kernels. On a busy
-# host events can be lost, of which kedr says so, and what one does then is to run again.
+# host events can be lost (Linux 7 preempts programs in trampolines), of which kedr says
+# so, and what one does then is to run again.
 conformance: packages build
 	@mkdir -p build/conformance; failed=; for v in $(KERNELS); do \
 		test/modules/build.sh $$v build/modules/$$v || { failed="$$failed $$v"; continue; }; \
-		for try in 1 2; do \
+		for try in 1 2 3; do \
 			echo "conformance on $$v"; \
 			KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
 			$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' \
