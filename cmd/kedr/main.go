@@ -112,7 +112,7 @@ address, size, and the call stack down to the source line.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newRun(), newStart(), newStop(), newRestart(), newStatus(), newReport(), newClear(), newFlush(), newCatalog(), newPlan(), newDoctor(), newVM())
+	root.AddCommand(newRun(), newTrace(), newStart(), newStop(), newRestart(), newStatus(), newReport(), newClear(), newFlush(), newCatalog(), newPlan(), newDoctor(), newVM())
 	return root
 }
 

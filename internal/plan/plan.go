@@ -133,6 +133,7 @@ type Plan struct {
 	Unwatched []Unwatched
 	Kinds     []string // at most MaxKinds
 	Pages     bool     // addresses of pages have to be turned into their struct page
+	Trace     *Trace   // nil: calls are not traced
 }
 
 // MaxKinds is how many kinds one plan has room for.

@@ -136,7 +136,6 @@ func jumpStart(m *target.Module, c target.Call) uint64 {
 
 // jumps lists a target's jumps to what is probed.
 func (p *Plan) jumps(t int) ([]Jump, error) {
-	m := p.Targets[t]
 	roles := make(map[string]Role)
 	for _, pr := range p.Probes {
 		for _, im := range pr.Imports {
@@ -146,11 +145,19 @@ func (p *Plan) jumps(t int) ([]Jump, error) {
 			}
 		}
 	}
-	wanted := slices.ContainsFunc(m.Calls, func(c target.Call) bool {
-		_, ok := roles[c.Symbol]
-		return ok && c.Import && c.Tail
+	jumps, err := jumpsTo(p.Targets[t], func(symbol string) bool {
+		_, ok := roles[symbol]
+		return ok
 	})
-	if !wanted {
+	for i := range jumps {
+		jumps[i].Target, jumps[i].Role = t, roles[jumps[i].Symbol]
+	}
+	return jumps, err
+}
+
+// jumpsTo lists a module's jumps to imports, in functions that somebody else may call.
+func jumpsTo(m *target.Module, wanted func(symbol string) bool) ([]Jump, error) {
+	if !slices.ContainsFunc(m.Calls, func(c target.Call) bool { return c.Import && c.Tail && wanted(c.Symbol) }) {
 		return nil, nil
 	}
 	taken, err := m.AddressTaken()
@@ -185,12 +192,11 @@ func (p *Plan) jumps(t int) ([]Jump, error) {
 				}
 				continue
 			}
-			role, ok := roles[c.Symbol]
-			if !ok {
+			if !wanted(c.Symbol) {
 				continue
 			}
 			j := Jump{
-				Target: t, Function: m.Funcs[queue[0]].Name, Symbol: c.Symbol, Role: role,
+				Function: m.Funcs[queue[0]].Name, Symbol: c.Symbol,
 				Section: c.Section, Start: jumpStart(m, c), Traceable: traceable(m, queue[0]),
 			}
 			for i := m.FuncIndex(c.Section, j.Start); i >= 0 && m.Funcs[i].Section == c.Section; i-- {

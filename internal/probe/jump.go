@@ -119,18 +119,29 @@ func (s *Set) attachJump(dir string, id uint32, n int, j *plan.Jump, module stri
 	if !j.Traceable {
 		return errors.New("the kernel can't trace this function (notrace, or built without -pg)")
 	}
-	event := fmt.Sprintf("t%d_%d", j.Target, n)
 	where := fmt.Sprintf("%s:%s+%#x", module, j.Anchor, j.Offset)
-	if err := traceCommand(dir, fmt.Sprintf("p:%s/%s %s", s.jumps, event, where)); err != nil {
-		return fmt.Errorf("placing a kprobe at %s: %w", where, err)
+	a, err := s.attachKprobe(dir, fmt.Sprintf("t%d_%d", j.Target, n), "p", where, prog)
+	if err != nil {
+		return err
+	}
+	a.Symbol, a.id, a.jump = j.Function, id, true
+	s.attached = append(s.attached, a)
+	return nil
+}
+
+// attachKprobe makes a kprobe ("p") or a kretprobe ("r") in tracefs, and attaches a
+// program to it.
+func (s *Set) attachKprobe(dir, event, kind, where string, prog *ebpf.Program) (a Attached, err error) {
+	if err := traceCommand(dir, fmt.Sprintf("%s:%s/%s %s", kind, s.jumps, event, where)); err != nil {
+		return a, fmt.Errorf("placing a kprobe at %s: %w", where, err)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "events", s.jumps, event, "id"))
 	if err != nil {
-		return fmt.Errorf("placing a kprobe at %s: %w", where, err)
+		return a, fmt.Errorf("placing a kprobe at %s: %w", where, err)
 	}
 	number, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 	if err != nil {
-		return fmt.Errorf("placing a kprobe at %s: %w", where, err)
+		return a, fmt.Errorf("placing a kprobe at %s: %w", where, err)
 	}
 	attr := unix.PerfEventAttr{
 		Type: unix.PERF_TYPE_TRACEPOINT, Config: number,
@@ -139,18 +150,20 @@ func (s *Set) attachJump(dir string, id uint32, n int, j *plan.Jump, module stri
 	// The processor does not matter: a program runs wherever the event is met.
 	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
-		return permission(fmt.Errorf("opening the kprobe at %s: %w", where, err))
+		return a, permission(fmt.Errorf("opening the kprobe at %s: %w", where, err))
 	}
 	f := os.NewFile(uintptr(fd), where)
-	a := Attached{Symbol: j.Function, id: id, jump: true}
 	// Links of such events can be pinned; they are new in 5.15.
 	a.link, err = link.AttachRawLink(link.RawLinkOptions{Target: fd, Program: prog, Attach: ebpf.AttachPerfEvent})
 	if err == nil {
 		f.Close()
-	} else if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+		return a, nil
+	}
+	a.link = nil
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
 		if s.jumps == detachedJumps {
 			f.Close()
-			return errors.New("before Linux 5.15 a detached session can't keep a kprobe")
+			return a, errors.New("before Linux 5.15 a detached session can't keep a kprobe")
 		}
 		a.event = f
 		if err = unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, prog.FD()); err == nil {
@@ -159,10 +172,9 @@ func (s *Set) attachJump(dir string, id uint32, n int, j *plan.Jump, module stri
 	}
 	if err != nil {
 		f.Close()
-		return permission(fmt.Errorf("attaching to the kprobe at %s: %w", where, err))
+		return a, permission(fmt.Errorf("attaching to the kprobe at %s: %w", where, err))
 	}
-	s.attached = append(s.attached, a)
-	return nil
+	return a, nil
 }
 
 // jumpMisses counts how often the kernel did not run a kprobe of the session.

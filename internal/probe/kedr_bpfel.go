@@ -239,6 +239,73 @@ type kedrTarget struct {
 	}
 }
 
+type kedrTraceCapture struct {
+	_      structs.HostLayout
+	Number uint8
+	Failed uint8
+	Length uint16
+	Pad    uint32
+	Data   [64]int8
+}
+
+type kedrTraceCount struct {
+	_       structs.HostLayout
+	Calls   uint64
+	Full    uint64
+	Crowded uint64
+	Frame   uint64
+}
+
+type kedrTraceEvent struct {
+	_        structs.HostLayout
+	What     uint8
+	Context  uint8
+	Target   uint8
+	Captures uint8
+	Function uint32
+	Time     uint64
+	Id       uint64
+	PidTgid  uint64
+	Cpu      uint32
+	Load     uint32
+	Result   uint64
+	Duration uint64
+	Site     uint64
+	Live     uint64
+	Comm     [16]int8
+	Args     [6]uint64
+}
+
+type kedrTraceRecord8 struct {
+	_       structs.HostLayout
+	E       kedrTraceEvent
+	Capture [8]kedrTraceCapture
+}
+
+type kedrTraceSpec struct {
+	_        structs.HostLayout
+	Function uint32
+	Slots    uint8
+	Callback uint8
+	Target   uint8
+	Captures uint8
+	Late     uint8
+	Filtered uint8
+	Errors   uint8
+	Fails    uint8
+	Paired   uint8
+	Sited    uint8
+	Kprobe   uint8
+	Life     uint8
+	Capture  [8]struct {
+		_      structs.HostLayout
+		From   uint8
+		Text   uint8
+		Size   uint16
+		Offset uint32
+	}
+}
+
 type kedrWrong struct {
 	_           structs.HostLayout
 	Address     uint64
@@ -273,6 +340,11 @@ const (
 	kedrMapStacks                = "stacks"
 	kedrMapSyms                  = "syms"
 	kedrMapTargets               = "targets"
+	kedrMapTraceCounts           = "trace_counts"
+	kedrMapTraceEvents           = "trace_events"
+	kedrMapTraceOpen             = "trace_open"
+	kedrMapTracePaired           = "trace_paired"
+	kedrMapTraceSites            = "trace_sites"
 	kedrMapWrongs                = "wrongs"
 	kedrProgCalibrate            = "calibrate"
 	kedrProgFileInfo             = "file_info"
@@ -295,6 +367,11 @@ const (
 	kedrProgReleaseBulkShort     = "release_bulk_short"
 	kedrProgReleaseEntry         = "release_entry"
 	kedrProgReleaseTracepoint    = "release_tracepoint"
+	kedrProgTraceEntry           = "trace_entry"
+	kedrProgTraceExit            = "trace_exit"
+	kedrProgTraceJump            = "trace_jump"
+	kedrProgTraceKprobe          = "trace_kprobe"
+	kedrProgTraceKretprobe       = "trace_kretprobe"
 	kedrVarDepths                = "depths"
 	kedrVarFileTarget            = "file_target"
 	kedrVarFilter                = "filter"
@@ -308,6 +385,8 @@ const (
 	kedrVarRanges                = "ranges"
 	kedrVarRescued               = "rescued"
 	kedrVarSpec                  = "spec"
+	kedrVarTraceNothing          = "trace_nothing"
+	kedrVarTracing               = "tracing"
 	kedrVarVmemmapBase           = "vmemmap_base"
 )
 
@@ -374,25 +453,35 @@ type kedrProgramSpecs struct {
 	ReleaseBulkShort     *ebpf.ProgramSpec `ebpf:"release_bulk_short"`
 	ReleaseEntry         *ebpf.ProgramSpec `ebpf:"release_entry"`
 	ReleaseTracepoint    *ebpf.ProgramSpec `ebpf:"release_tracepoint"`
+	TraceEntry           *ebpf.ProgramSpec `ebpf:"trace_entry"`
+	TraceExit            *ebpf.ProgramSpec `ebpf:"trace_exit"`
+	TraceJump            *ebpf.ProgramSpec `ebpf:"trace_jump"`
+	TraceKprobe          *ebpf.ProgramSpec `ebpf:"trace_kprobe"`
+	TraceKretprobe       *ebpf.ProgramSpec `ebpf:"trace_kretprobe"`
 }
 
 // kedrMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrMapSpecs struct {
-	Answer    *ebpf.MapSpec `ebpf:"answer"`
-	Elsewhere *ebpf.MapSpec `ebpf:"elsewhere"`
-	Freed     *ebpf.MapSpec `ebpf:"freed"`
-	Loads     *ebpf.MapSpec `ebpf:"loads"`
-	Notes     *ebpf.MapSpec `ebpf:"notes"`
-	Objects   *ebpf.MapSpec `ebpf:"objects"`
-	Pending   *ebpf.MapSpec `ebpf:"pending"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Sites     *ebpf.MapSpec `ebpf:"sites"`
-	Stacks    *ebpf.MapSpec `ebpf:"stacks"`
-	Syms      *ebpf.MapSpec `ebpf:"syms"`
-	Targets   *ebpf.MapSpec `ebpf:"targets"`
-	Wrongs    *ebpf.MapSpec `ebpf:"wrongs"`
+	Answer      *ebpf.MapSpec `ebpf:"answer"`
+	Elsewhere   *ebpf.MapSpec `ebpf:"elsewhere"`
+	Freed       *ebpf.MapSpec `ebpf:"freed"`
+	Loads       *ebpf.MapSpec `ebpf:"loads"`
+	Notes       *ebpf.MapSpec `ebpf:"notes"`
+	Objects     *ebpf.MapSpec `ebpf:"objects"`
+	Pending     *ebpf.MapSpec `ebpf:"pending"`
+	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
+	Sites       *ebpf.MapSpec `ebpf:"sites"`
+	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
+	Syms        *ebpf.MapSpec `ebpf:"syms"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	TraceCounts *ebpf.MapSpec `ebpf:"trace_counts"`
+	TraceEvents *ebpf.MapSpec `ebpf:"trace_events"`
+	TraceOpen   *ebpf.MapSpec `ebpf:"trace_open"`
+	TracePaired *ebpf.MapSpec `ebpf:"trace_paired"`
+	TraceSites  *ebpf.MapSpec `ebpf:"trace_sites"`
+	Wrongs      *ebpf.MapSpec `ebpf:"wrongs"`
 }
 
 // kedrVariableSpecs contains global variables before they are loaded into the kernel.
@@ -412,6 +501,8 @@ type kedrVariableSpecs struct {
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
+	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
+	Tracing        *ebpf.VariableSpec `ebpf:"tracing"`
 	VmemmapBase    *ebpf.VariableSpec `ebpf:"vmemmap_base"`
 }
 
@@ -435,19 +526,24 @@ func (o *kedrObjects) Close() error {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrMaps struct {
-	Answer    *ebpf.Map `ebpf:"answer"`
-	Elsewhere *ebpf.Map `ebpf:"elsewhere"`
-	Freed     *ebpf.Map `ebpf:"freed"`
-	Loads     *ebpf.Map `ebpf:"loads"`
-	Notes     *ebpf.Map `ebpf:"notes"`
-	Objects   *ebpf.Map `ebpf:"objects"`
-	Pending   *ebpf.Map `ebpf:"pending"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Sites     *ebpf.Map `ebpf:"sites"`
-	Stacks    *ebpf.Map `ebpf:"stacks"`
-	Syms      *ebpf.Map `ebpf:"syms"`
-	Targets   *ebpf.Map `ebpf:"targets"`
-	Wrongs    *ebpf.Map `ebpf:"wrongs"`
+	Answer      *ebpf.Map `ebpf:"answer"`
+	Elsewhere   *ebpf.Map `ebpf:"elsewhere"`
+	Freed       *ebpf.Map `ebpf:"freed"`
+	Loads       *ebpf.Map `ebpf:"loads"`
+	Notes       *ebpf.Map `ebpf:"notes"`
+	Objects     *ebpf.Map `ebpf:"objects"`
+	Pending     *ebpf.Map `ebpf:"pending"`
+	Scratch     *ebpf.Map `ebpf:"scratch"`
+	Sites       *ebpf.Map `ebpf:"sites"`
+	Stacks      *ebpf.Map `ebpf:"stacks"`
+	Syms        *ebpf.Map `ebpf:"syms"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	TraceCounts *ebpf.Map `ebpf:"trace_counts"`
+	TraceEvents *ebpf.Map `ebpf:"trace_events"`
+	TraceOpen   *ebpf.Map `ebpf:"trace_open"`
+	TracePaired *ebpf.Map `ebpf:"trace_paired"`
+	TraceSites  *ebpf.Map `ebpf:"trace_sites"`
+	Wrongs      *ebpf.Map `ebpf:"wrongs"`
 }
 
 func (m *kedrMaps) Close() error {
@@ -464,6 +560,11 @@ func (m *kedrMaps) Close() error {
 		m.Stacks,
 		m.Syms,
 		m.Targets,
+		m.TraceCounts,
+		m.TraceEvents,
+		m.TraceOpen,
+		m.TracePaired,
+		m.TraceSites,
 		m.Wrongs,
 	)
 }
@@ -485,6 +586,8 @@ type kedrVariables struct {
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
+	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`
+	Tracing        *ebpf.Variable `ebpf:"tracing"`
 	VmemmapBase    *ebpf.Variable `ebpf:"vmemmap_base"`
 }
 
@@ -513,6 +616,11 @@ type kedrPrograms struct {
 	ReleaseBulkShort     *ebpf.Program `ebpf:"release_bulk_short"`
 	ReleaseEntry         *ebpf.Program `ebpf:"release_entry"`
 	ReleaseTracepoint    *ebpf.Program `ebpf:"release_tracepoint"`
+	TraceEntry           *ebpf.Program `ebpf:"trace_entry"`
+	TraceExit            *ebpf.Program `ebpf:"trace_exit"`
+	TraceJump            *ebpf.Program `ebpf:"trace_jump"`
+	TraceKprobe          *ebpf.Program `ebpf:"trace_kprobe"`
+	TraceKretprobe       *ebpf.Program `ebpf:"trace_kretprobe"`
 }
 
 func (p *kedrPrograms) Close() error {
@@ -538,6 +646,11 @@ func (p *kedrPrograms) Close() error {
 		p.ReleaseBulkShort,
 		p.ReleaseEntry,
 		p.ReleaseTracepoint,
+		p.TraceEntry,
+		p.TraceExit,
+		p.TraceJump,
+		p.TraceKprobe,
+		p.TraceKretprobe,
 	)
 }
 

@@ -50,7 +50,11 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 		}
 	}
 	for i, a := range s.attached {
-		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, flag(a.twin), pinSafe(a.Symbol))
+		mark := int(flag(a.twin))
+		if a.traced > 0 {
+			mark = a.traced<<1 | int(flag(a.kprobe))
+		}
+		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, mark, pinSafe(a.Symbol))
 		if err := a.link.Pin(dir + "/" + linksDir + "/" + name); err != nil {
 			return fmt.Errorf("pinning the probe of %s: %w", a.Symbol, err)
 		}
@@ -122,12 +126,20 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("opening pinned probe %s: %w", e.Name(), err)
 		}
-		var index, twin int
+		var index, mark int
 		a := Attached{link: l}
-		if _, err := fmt.Sscanf(e.Name(), "%d-%d-%d-%s", &index, &a.id, &twin, &a.Symbol); err != nil {
+		if _, err := fmt.Sscanf(e.Name(), "%d-%d-%d-%s", &index, &a.id, &mark, &a.Symbol); err != nil {
 			return nil, fmt.Errorf("pinned probe %q is not ours: %w", e.Name(), err)
 		}
-		a.twin = twin != 0
+		if a.id == traceID {
+			a.traced, a.kprobe = mark>>1, mark&1 != 0
+			if a.kprobe {
+				s.jumps = detachedJumps
+			}
+			s.attached = append(s.attached, a)
+			continue
+		}
+		a.twin = mark != 0
 		if a.jump = a.id == maxProbes-1; a.jump {
 			s.jumps = detachedJumps
 		}

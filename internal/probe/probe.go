@@ -43,6 +43,7 @@ type Options struct {
 	MaxObjects uint32 // outstanding at one time; 0: 131072
 	MaxStacks  uint32 // different call stacks; 0: 16384
 	Files      bool   // make the files of a detached session possible
+	Trace      TraceOptions
 }
 
 // Attached is a probe at work.
@@ -52,6 +53,8 @@ type Attached struct {
 	id     uint32
 	twin   bool // the second of two programs on one tracepoint
 	jump   bool // a kprobe at a jump of a target
+	traced int  // of a trace: the function's number, and one; 0: of the account
+	kprobe bool // of a trace, and no trampoline
 
 	event *os.File // instead of a link, which such events have not had before 5.15
 }
@@ -77,12 +80,14 @@ type Set struct {
 	jumps    string // group of kprobes; empty: there are none
 
 	targets uint32
-	tails   bool   // targets jump to what is probed, where the kernel may call them
-	depths  uint32 // how often a program may interrupt itself, and once more
+	life    kedrTraceSpec // what the events of modules record
+	tails   bool          // targets jump to what is probed, where the kernel may call them
+	depths  uint32        // how often a program may interrupt itself, and once more
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss"}
+var sharedMaps = []string{"objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss",
+	"trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
 
 // ErrNotPermitted says that this process may not load programs here.
 var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")
@@ -93,7 +98,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if len(p.Targets) > MaxTargets {
 		return nil, fmt.Errorf("%d targets: one session watches at most %d", len(p.Targets), MaxTargets)
 	}
-	if len(p.Probes) > maxProbes-8 { // five events of modules, and the jumps
+	if len(p.Probes) > maxProbes-8 { // five events of modules, the jumps, and the trace
 		return nil, fmt.Errorf("%d functions to intercept: one session has room for %d", len(p.Probes), maxProbes-8)
 	}
 	// Kernels before 5.11 charge maps to the locked memory of the process.
@@ -144,6 +149,12 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	// The highest number is the jumps'.
 	if err := s.attachJumps(maxProbes-1, p, opts.Files); err != nil {
 		return nil, err
+	}
+	if p.Trace != nil {
+		s.life = kedrTraceSpec{Function: uint32(len(p.Trace.Functions)), Life: 1}
+		if err := s.attachTrace(p.Trace, p.Targets, &opts.Trace, opts.Files); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.attachModuleEvents(uint32(len(p.Probes)), p)
 }
@@ -220,6 +231,9 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 		if v.SectionName == ".bss" {
 			s.bss[name] = v
 		}
+	}
+	if err := s.sizeTraceMaps(p.Trace, &opts.Trace); err != nil {
+		return err
 	}
 	sites := newSiteMaps(p)
 	s.spec.Maps["sites"].MaxEntries = uint32(max(len(sites.keys), 1))
@@ -433,7 +447,7 @@ func (s *Set) prepare(p *plan.Plan) error {
 
 func (s *Set) constants(spec kedrProbeSpec) map[string]any {
 	spec.Targets = s.targets
-	return map[string]any{"spec": spec, "layout": s.layout, "depths": s.depths}
+	return map[string]any{"spec": spec, "layout": s.layout, "depths": s.depths, "tracing": s.life}
 }
 
 func (s *Set) attachProbe(id uint32, p *plan.Probe) error {

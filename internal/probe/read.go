@@ -236,8 +236,8 @@ func (s *Set) Lost() ([]Lost, error) {
 	// Misses first: what the second programs have made good of them is then there.
 	misses := make([]uint64, len(s.attached))
 	for i, a := range s.attached {
-		if a.twin || a.event != nil {
-			continue // it is there for what the first one misses
+		if a.twin || a.event != nil || a.traced > 0 {
+			continue // it is there for what the first one misses; the trace counts for itself
 		}
 		var err error
 		if misses[i], err = a.misses(); err != nil {
@@ -258,6 +258,9 @@ func (s *Set) Lost() ([]Lost, error) {
 		}
 	}
 	for i, a := range s.attached {
+		if a.traced > 0 {
+			continue
+		}
 		rescued := binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(a.id%maxProbes):])
 		if n := misses[i]; n > rescued {
 			out = append(out, Lost{

@@ -30,6 +30,10 @@ type Options struct {
 	MaxObjects uint32 // see probe.Options
 	MaxStacks  uint32
 
+	// Trace has calls recorded; NoLeaks spares the account of what is obtained.
+	Trace   *TraceOptions `json:"-"`
+	NoLeaks bool          `json:",omitempty"`
+
 	// Catalogs are the files that the catalog has from the user, for a restart.
 	Catalogs []string
 }
@@ -51,6 +55,7 @@ type meta struct {
 	Unwatched []Unwatched `json:"unwatched,omitempty"`
 	Mounted   bool        `json:"mounted,omitempty"` // bpffs was mounted for this session
 	Cleared   time.Time   `json:"cleared,omitzero"`
+	Trace     *traceMeta  `json:"trace,omitempty"`
 	// What had been lost by then: the kernel's counters can't be reset.
 	LostBefore []probe.Lost `json:"lost_before,omitempty"`
 }
@@ -93,15 +98,32 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	if err := NotLoaded(targets...); err != nil {
 		return nil, err
 	}
-	p, err := plan.New(c, k, targets...)
-	if err != nil {
-		return nil, err
+	p := &plan.Plan{Targets: targets}
+	if !opts.NoLeaks {
+		var err error
+		if p, err = plan.New(c, k, targets...); err != nil {
+			return nil, err
+		}
 	}
-	set, err := probe.Attach(p, k, probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files})
+	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files}
+	if opts.Trace != nil {
+		var err error
+		if p.Trace, err = plan.NewTrace(k, opts.Trace.TraceOptions, targets...); err != nil {
+			return nil, err
+		}
+		limits.Trace = probe.TraceOptions{Buffer: opts.Trace.Buffer, Errors: opts.Trace.Errors}
+	}
+	set, err := probe.Attach(p, k, limits)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{kernel: k, set: set, meta: meta{Release: k.Release, Started: time.Now(), Options: opts}}
+	if p.Trace != nil {
+		if s.meta.Trace, err = newTraceMeta(k, p); err != nil {
+			set.Close()
+			return nil, err
+		}
+	}
 	for _, t := range targets {
 		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
 	}

@@ -119,7 +119,10 @@ type Record struct {
 type Site struct {
 	ID      uint32 `cbor:"1,keyasint" json:"id"`
 	Address uint64 `cbor:"2,keyasint" json:"address"`
-	Frames  []Line `cbor:"3,keyasint" json:"frames"` // innermost inlined function first, the function itself last
+	Frames  []Line `cbor:"3,keyasint" json:"frames"`            // innermost inlined function first, the function itself last; none: not looked up yet
+	Target  int    `cbor:"4,keyasint,omitempty" json:"target"`  // index in Header.Targets
+	Section int    `cbor:"5,keyasint,omitempty" json:"section"` // number of the executable section in the target's file; -1: unknown
+	Offset  uint64 `cbor:"6,keyasint,omitempty" json:"offset"`  // in that section, in bytes
 }
 
 // Line is a function and a line of its source.
@@ -170,6 +173,10 @@ type Event struct {
 	Args     []uint64   `cbor:"13,keyasint,omitempty" json:"args,omitempty"` // by Param.Slot
 	Result   uint64     `cbor:"14,keyasint,omitempty" json:"result,omitempty"`
 	Captured []Captured `cbor:"15,keyasint,omitempty" json:"captured,omitempty"`
+
+	// Jump: the target got there by a jump that ends a function of its own, which the
+	// kernel had called. There is no Return; the result is that of the function.
+	Jump bool `cbor:"17,keyasint,omitempty" json:"jump,omitempty"`
 
 	// Live is what the target has obtained and not given back, in bytes, where leaks are
 	// looked for as well; nil: unknown.

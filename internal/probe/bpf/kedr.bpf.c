@@ -3,6 +3,7 @@
 #include "obtain.c"
 #include "release.c"
 #include "note.c"
+#include "trace.c"
 #include "module.c"
 #include "query.c"
 #include "files.c"

@@ -105,6 +105,8 @@ static __always_inline void coming(__u64 mod)
 	ranges[2 * t + 1].size = 0;
 	ranges[2 * t + 1].base = ld->init;
 	ranges[2 * t + 1].size = ld->init ? half(mod, layout.init_size) : 0;
+	if (tracing.life)
+		trace_life(TRACE_LOADED, t);
 }
 
 static __always_inline int target_loaded(__u64 mod)
@@ -146,6 +148,8 @@ static __always_inline void going(__u64 mod)
 		ld->unloaded = bpf_ktime_get_boot_ns();
 		ld->state = LOAD_GONE;
 	}
+	if (tracing.life)
+		trace_life(TRACE_UNLOADED, t);
 	loaded[t].module = 0;
 	loaded[t].load = 0;
 }

@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The trace: what a target calls, and what the kernel calls in a target. One pair of
+ * programs a function; what they have seen goes to a ring buffer in the order in which
+ * it happened on each CPU, and user space joins the halves of a call.
+ *
+ * The halves have one number: where on the stack the call's frame lies. No two calls
+ * that have not returned have the same.
+ */
+#include "context.h"
+
+enum trace_what {
+	TRACE_CALL = 1,
+	TRACE_RETURN,
+	TRACE_WHOLE,
+	TRACE_LOADED,
+	TRACE_UNLOADED,
+};
+
+#define TRACE_ARGS 6
+#define TRACE_CAPTURES 8
+#define TRACE_CAPTURE 64
+#define TRACE_RESULT 0xff /* instead of an argument: the result */
+#define TRACE_WAKE (64 * 1024) /* bytes that wait before the reader is woken */
+
+/* How a result says that the call failed. */
+enum trace_fails { FAILS_NEVER, FAILS_INT, FAILS_LONG, FAILS_POINTER };
+
+/* What one program of the trace does; beside spec. */
+struct trace_spec {
+	__u32 function; /* its number */
+	__u8 slots; /* arguments that are recorded */
+	__u8 callback; /* a function of a target, entered from outside of it */
+	__u8 target;
+	__u8 captures;
+	__u8 late; /* whether the call is wanted shows when it returns */
+	__u8 filtered; /* there is an expression: trace_filter() */
+	__u8 errors; /* only calls that fail */
+	__u8 fails;
+	__u8 paired; /* returns are told apart from others' by the map of open calls */
+	__u8 sited; /* only calls from some sites */
+	__u8 kprobe; /* a kprobe, which may be a breakpoint */
+	__u8 life; /* that targets come and go is recorded, too */
+	struct {
+		__u8 from;
+		__u8 text;
+		__u16 size;
+		__u32 offset;
+	} capture[TRACE_CAPTURES];
+};
+
+struct trace_event {
+	__u8 what, context, target, captures;
+	__u32 function;
+	__u64 time, id, pid_tgid;
+	__u32 cpu, load;
+	__u64 result, duration;
+	/* So far a return. */
+	__u64 site;
+	__u64 live; /* bytes that the target has outstanding */
+	char comm[COMM_LEN];
+	__u64 args[TRACE_ARGS];
+};
+
+struct trace_capture {
+	__u8 number, failed;
+	__u16 length; /* of a text, its NUL included */
+	__u32 pad;
+	char data[TRACE_CAPTURE];
+};
+
+/* What goes to the ring buffer, by how much there is to capture. */
+#define TRACE_RECORD(n)                          \
+	struct trace_record##n {                 \
+		struct trace_event e;            \
+		struct trace_capture capture[n]; \
+	}
+TRACE_RECORD(1);
+TRACE_RECORD(2);
+TRACE_RECORD(4);
+TRACE_RECORD(8);
+
+/* What an expression is about; laid out in internal/trace/filter as well. */
+struct filter_in {
+	__u64 args[TRACE_ARGS];
+	__u64 result, duration;
+	__u32 pid, tid;
+	__u32 cpu, context;
+	char comm[COMM_LEN];
+};
+
+const volatile struct trace_spec tracing = {};
+
+/* By a function's number. */
+struct trace_count {
+	__u64 calls; /* that were recorded */
+	__u64 full; /* halves that found no room in the ring buffer */
+	__u64 crowded; /* calls that found no room among the open ones */
+	__u64 frame; /* whose caller could not be told */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace_count);
+} trace_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} trace_events SEC(".maps");
+
+/* Calls that have not returned, where that has to be known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct trace_record8);
+} trace_open SEC(".maps");
+
+/* The same, without what was seen. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, __u64); /* the function */
+} trace_paired SEC(".maps");
+
+/* Return addresses in the targets, by target, section and offset. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, __u8);
+} trace_sites SEC(".maps");
+
+struct trace_record8 trace_nothing; /* what a new entry holds first */
+
+static __always_inline struct trace_count *trace_counted(void)
+{
+	__u32 i = tracing.function;
+
+	return bpf_map_lookup_elem(&trace_counts, &i);
+}
+
+#define TRACE_COUNT(what)                                           \
+	do {                                                        \
+		struct trace_count *count = trace_counted();        \
+		if (count)                                          \
+			__sync_fetch_and_add(&count->what, 1);      \
+	} while (0)
+
+/* The reader is woken when there is something to do; it looks now and then by itself. */
+static __always_inline __u64 trace_wake(void)
+{
+	return bpf_ringbuf_query(&trace_events, BPF_RB_AVAIL_DATA) >= TRACE_WAKE ?
+		       BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/*
+ * include/linux/preempt.h; layout.irq_mask says which of its forms it is. A breakpoint
+ * counts as an NMI (irqentry_nmi_enter, kernel/entry/common.c), which is taken off again.
+ */
+static __always_inline __u8 trace_context(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), count = 0;
+	bool late = layout.irq_mask & 0x10000000;
+	__u32 nmi = late ? 0x10000000 : 0x00f00000;
+
+	if (cpu < MAX_CPUS && preempt_count[cpu])
+		bpf_probe_read_kernel(&count, sizeof(count), (void *)preempt_count[cpu]);
+	count &= layout.irq_mask;
+	if (tracing.kprobe && count & nmi)
+		count -= late ? 0x11000000 : 0x00110000;
+	if (!count)
+		return 0;
+	if (count & nmi)
+		return 3;
+	return count & ~0x100 ? 2 : 1;
+}
+
+/*
+ * Whether the call is wanted: the body is replaced by what the user's expression was
+ * compiled to.
+ */
+static __noinline int trace_filter(struct filter_in *in, __u32 function)
+{
+	int wanted = 1;
+
+	asm volatile("" : "+r"(wanted) : "r"(in), "r"(function));
+	return wanted;
+}
+
+static __always_inline bool trace_wanted(struct trace_event *e)
+{
+	struct filter_in in;
+
+	if (!tracing.filtered)
+		return true;
+	__builtin_memcpy(in.args, e->args, sizeof(in.args));
+	in.result = e->result;
+	in.duration = e->duration;
+	in.pid = e->pid_tgid >> 32;
+	in.tid = e->pid_tgid;
+	in.cpu = e->cpu;
+	in.context = e->context;
+	__builtin_memcpy(in.comm, e->comm, sizeof(in.comm));
+	return trace_filter(&in, tracing.function);
+}
+
+static __always_inline bool trace_failed(__u64 result)
+{
+	switch (tracing.fails) {
+	case FAILS_INT:
+		return (__u32)result >= (__u32)-4095;
+	case FAILS_LONG:
+		return error_pointer(result);
+	case FAILS_POINTER:
+		return !result || error_pointer(result);
+	}
+	return false;
+}
+
+/* Where the site lies in its target; 0: not in the file that we know. */
+static __noinline __u64 trace_place(__u32 t, __u64 addr)
+{
+	__u32 load, i = t;
+	struct target *tg;
+	struct load *ld;
+
+	if (t >= MAX_TARGETS)
+		return 0;
+	load = loaded[t].load - 1;
+	tg = bpf_map_lookup_elem(&targets, &i);
+	ld = bpf_map_lookup_elem(&loads, &load);
+	if (!tg || !ld)
+		return 0;
+	for (i = 0; i < MAX_SECTIONS; i++) {
+		if (i >= tg->sections)
+			break;
+		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size)
+			return (__u64)t << 56 | (__u64)i << 48 | (addr - ld->section[i]);
+	}
+	return 0;
+}
+
+static __always_inline bool trace_site_wanted(__u32 t, __u64 site)
+{
+	__u64 place;
+
+	if (!tracing.sited)
+		return true;
+	place = trace_place(t, site);
+	return bpf_map_lookup_elem(&trace_sites, &place) != NULL;
+}
+
+static __always_inline void trace_capture(struct trace_capture *c, __u32 i, const __u64 *args, __u64 result)
+{
+	__u8 from = tracing.capture[i].from;
+	__u64 p = from == TRACE_RESULT ? result : from < TRACE_ARGS ? args[from] : 0;
+	long n;
+
+	c->number = i;
+	c->failed = 0;
+	c->pad = 0;
+	p += tracing.capture[i].offset;
+	if (tracing.capture[i].text) {
+		n = bpf_probe_read_kernel_str(c->data, sizeof(c->data), (void *)p);
+		c->length = n;
+		c->failed = n < 0;
+	} else {
+		__u32 size = tracing.capture[i].size;
+
+		if (size > TRACE_CAPTURE)
+			size = TRACE_CAPTURE;
+		n = bpf_probe_read_kernel(c->data, size, (void *)p);
+		c->length = size;
+		c->failed = n < 0;
+	}
+}
+
+/* The captures of the arguments, or that of the result; they follow the event. */
+#define TRACE_CAPTURE_ALL(r, max, of_result)                                                   \
+	_Pragma("unroll") for (__u32 i = 0; i < max; i++)                                      \
+	{                                                                                      \
+		if (i >= tracing.captures)                                                     \
+			break;                                                                 \
+		if ((tracing.capture[i].from == TRACE_RESULT) == of_result)                    \
+			trace_capture(&(r)->capture[i], i, (r)->e.args, (r)->e.result);        \
+		else if (!of_result)                                                           \
+			(r)->capture[i].number = TRACE_RESULT;                                 \
+	}
+
+/* Everything of a call that is known when it begins. */
+static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u32 t, __u64 site)
+{
+	e->what = TRACE_CALL;
+	e->context = trace_context();
+	e->target = t;
+	e->captures = tracing.captures;
+	e->function = tracing.function;
+	e->time = bpf_ktime_get_ns();
+	e->id = id;
+	e->pid_tgid = bpf_get_current_pid_tgid();
+	e->cpu = bpf_get_smp_processor_id();
+	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
+	e->result = 0;
+	e->duration = 0;
+	e->site = site;
+	e->live = 0;
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
+#define TRACE_EMIT(n)                                                                          \
+	do {                                                                                   \
+		struct trace_record##n *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0); \
+		if (!r) {                                                                      \
+			TRACE_COUNT(full);                                                     \
+			return 0;                                                              \
+		}                                                                              \
+		trace_describe(&r->e, id, t, site);                                            \
+		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));                          \
+		TRACE_CAPTURE_ALL(r, n, 0);                                                    \
+		if (!trace_wanted(&r->e)) {                                                    \
+			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                              \
+			return 0;                                                              \
+		}                                                                              \
+		bpf_ringbuf_submit(r, trace_wake());                                           \
+	} while (0)
+
+/* A call has begun; says whether its return is of interest. */
+static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u64 *args)
+{
+	__u64 function = tracing.function;
+
+	if (!trace_site_wanted(t, site))
+		return 0;
+	if (tracing.late) {
+		struct trace_record8 *r;
+
+		if (bpf_map_update_elem(&trace_open, &id, &trace_nothing, BPF_ANY) ||
+		    !(r = bpf_map_lookup_elem(&trace_open, &id))) {
+			TRACE_COUNT(crowded);
+			return 0;
+		}
+		trace_describe(&r->e, id, t, site);
+		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));
+		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 0);
+		return 1;
+	}
+	if (tracing.captures == 0) {
+		struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+
+		if (!e) {
+			TRACE_COUNT(full);
+			return 0;
+		}
+		trace_describe(e, id, t, site);
+		__builtin_memcpy(e->args, args, sizeof(e->args));
+		if (!trace_wanted(e)) {
+			bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
+			return 0;
+		}
+		bpf_ringbuf_submit(e, trace_wake());
+	} else if (tracing.captures == 1) {
+		TRACE_EMIT(1);
+	} else if (tracing.captures == 2) {
+		TRACE_EMIT(2);
+	} else if (tracing.captures <= 4) {
+		TRACE_EMIT(4);
+	} else {
+		TRACE_EMIT(8);
+	}
+	TRACE_COUNT(calls);
+	if (tracing.paired && bpf_map_update_elem(&trace_paired, &id, &function, BPF_ANY))
+		TRACE_COUNT(crowded);
+	return 1;
+}
+
+static __always_inline void trace_late(__u64 id, __u64 result)
+{
+	struct trace_record8 *r = bpf_map_lookup_elem(&trace_open, &id);
+
+	/* Not ours: the function was entered from elsewhere. */
+	if (!r || r->e.function != tracing.function)
+		return;
+	r->e.what = TRACE_WHOLE;
+	r->e.result = result;
+	r->e.duration = bpf_ktime_get_ns() - r->e.time;
+	if ((!tracing.errors || trace_failed(result)) && trace_wanted(&r->e)) {
+		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 1);
+		if (bpf_ringbuf_output(&trace_events, r, sizeof(*r), trace_wake()))
+			TRACE_COUNT(full);
+		else
+			TRACE_COUNT(calls);
+	}
+	bpf_map_delete_elem(&trace_open, &id);
+}
+
+#define TRACE_RETURNED(e)                                       \
+	do {                                                    \
+		(e)->what = TRACE_RETURN;                       \
+		(e)->context = trace_context();                 \
+		(e)->target = tracing.target;                   \
+		(e)->captures = 0;                              \
+		(e)->function = tracing.function;               \
+		(e)->time = bpf_ktime_get_ns();                 \
+		(e)->id = id;                                   \
+		(e)->pid_tgid = bpf_get_current_pid_tgid();     \
+		(e)->cpu = bpf_get_smp_processor_id();          \
+		(e)->load = 0;                                  \
+		(e)->result = result;                           \
+		(e)->duration = 0;                              \
+	} while (0)
+
+struct trace_return {
+	__u8 what, context, target, captures;
+	__u32 function;
+	__u64 time, id, pid_tgid;
+	__u32 cpu, load;
+	__u64 result, duration;
+};
+
+/* With a text that the result points to. */
+struct trace_return_text {
+	struct trace_return e;
+	struct trace_capture capture;
+};
+
+static __always_inline void trace_returned(__u64 id, __u64 result)
+{
+	if (tracing.late) {
+		trace_late(id, result);
+		return;
+	}
+	if (tracing.paired) {
+		__u64 *function = bpf_map_lookup_elem(&trace_paired, &id);
+
+		if (!function || *function != tracing.function)
+			return;
+		bpf_map_delete_elem(&trace_paired, &id);
+	}
+	/* The result's capture is the last one. */
+	if (tracing.captures && tracing.captures <= TRACE_CAPTURES &&
+	    tracing.capture[tracing.captures - 1].from == TRACE_RESULT) {
+		struct trace_return_text *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0);
+		__u64 none[TRACE_ARGS] = {};
+
+		if (!r) {
+			TRACE_COUNT(full);
+			return;
+		}
+		TRACE_RETURNED(&r->e);
+		r->e.captures = 1;
+		trace_capture(&r->capture, tracing.captures - 1, none, result);
+		bpf_ringbuf_submit(r, trace_wake());
+	} else {
+		struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+
+		if (!e) {
+			TRACE_COUNT(full);
+			return;
+		}
+		TRACE_RETURNED(e);
+		bpf_ringbuf_submit(e, trace_wake());
+	}
+}
+
+/* The target that made this call, by the trampoline's frame; -1: none. */
+static __always_inline int trace_caller(void *ctx, __u64 *w, __u64 *site)
+{
+	__u32 at;
+
+	if (frame_read(ctx, w)) {
+		TRACE_COUNT(frame);
+		return -1;
+	}
+	at = caller_word(ctx, w);
+	if (!at || at > FRAME_WORDS - 1) {
+		TRACE_COUNT(frame);
+		return -1;
+	}
+	*site = spec.args + 3 == at ? w[(spec.args & 7) + 3] : w[(spec.args & 7) + 2];
+	return target_of(*site);
+}
+
+SEC("fentry/trace_entry")
+int trace_entry(void *ctx)
+{
+	__u64 w[8 + 4] = {}, site;
+	int t = trace_caller(ctx, w, &site);
+
+	if (t >= 0)
+		trace_call(number(ctx), t, site, w);
+	return 0;
+}
+
+SEC("fexit/trace_exit")
+int trace_exit(void *ctx)
+{
+	__u64 w[8 + 4] = {}, site;
+
+	if (trace_caller(ctx, w, &site) >= 0)
+		trace_returned(number(ctx), w[spec.args & 7]);
+	return 0;
+}
+
+/* arch/x86/include/asm/ptrace.h, struct pt_regs of x86-64 */
+#define REGS_AX 80
+#define REGS_SP 152
+#define REGS_IP 128
+#define INT3_LEN 1
+#define JUMP_LEN 5
+
+#define REG(ctx, at) (*(__u64 *)((void *)(ctx) + (at)))
+
+/* The argument registers, in order: di, si, dx, cx, r8, r9. */
+static __always_inline void trace_registers(void *ctx, __u64 *args)
+{
+	args[0] = REG(ctx, 112);
+	args[1] = REG(ctx, 104);
+	args[2] = REG(ctx, 96);
+	args[3] = REG(ctx, 88);
+	args[4] = REG(ctx, 72);
+	args[5] = REG(ctx, 64);
+}
+
+SEC("kprobe/trace_kprobe")
+int trace_kprobe(void *ctx)
+{
+	__u64 args[TRACE_ARGS], sp = REG(ctx, REGS_SP), ret = 0;
+	int t;
+
+	if (bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp)) {
+		TRACE_COUNT(frame);
+		return 0;
+	}
+	t = target_of(ret);
+	if (tracing.callback) {
+		/* From within the target it is an ordinary call. */
+		if (t == tracing.target)
+			return 0;
+		if (t < 0)
+			ret = 0;
+		t = tracing.target;
+	} else if (t < 0) {
+		return 0;
+	}
+	trace_registers(ctx, args);
+	trace_call(sp, t, ret, args);
+	return 0;
+}
+
+SEC("kprobe/trace_kretprobe")
+int trace_kretprobe(void *ctx)
+{
+	/* The return address has been taken off by now. */
+	trace_returned(REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
+	return 0;
+}
+
+/*
+ * A jump of a target to what is traced, where somebody else may have called: the call
+ * is seen here and nowhere else. It returns to that caller, with the jumping function's
+ * result.
+ */
+SEC("kprobe/trace_jump")
+int trace_jump(void *ctx)
+{
+	__u64 args[TRACE_ARGS], sp = REG(ctx, REGS_SP), ret = 0;
+
+	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
+	if (target_of(ret) >= 0)
+		return 0; /* the callee's own probe finds the caller */
+	trace_registers(ctx, args);
+	trace_call(0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args);
+	return 0;
+}
+
+static __always_inline int trace_life(__u8 what, __u32 t)
+{
+	struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+	__u64 id = 0, result = 0;
+
+	if (!e) {
+		TRACE_COUNT(full);
+		return 0;
+	}
+	TRACE_RETURNED(e);
+	e->what = what;
+	e->target = t;
+	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
+	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+	return 0;
+}

@@ -1,0 +1,434 @@
+package probe
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"kedr/internal/plan"
+	"kedr/internal/target"
+	"kedr/internal/trace"
+)
+
+// TraceOptions bound what a trace may use, and say which calls it keeps.
+type TraceOptions struct {
+	Buffer int  // bytes of the ring buffer, a power of two; 0: 4 MiB
+	Errors bool // keep only calls that fail
+
+	// Filter gives the body of trace_filter for a function, nil where none of its calls
+	// is wanted; Late says that it looks at results. Both are nil without an expression.
+	Filter func(function int) asm.Instructions
+	Late   bool
+
+	// Sites are the return addresses from which calls are kept, by target, section and
+	// offset; nil: all.
+	Sites []TraceSite
+}
+
+// TraceSite is a place in a target.
+type TraceSite struct {
+	Target, Section int
+	Offset          uint64
+}
+
+// key is that of trace_place in bpf/trace.c.
+func (s TraceSite) key() uint64 {
+	return uint64(s.Target)<<56 | uint64(s.Section)<<48 | s.Offset
+}
+
+const (
+	traceBuffer   = 4 << 20
+	traceOpen     = 16384         // calls that have not returned
+	traceID       = maxProbes - 2 // in what is counted by probe
+	traceArgSlots = trace.MaxArgs
+	traceResult   = 0xff // TRACE_RESULT
+	traceMaxNRet  = 512  // returns of one callback that can be outstanding
+)
+
+// sizeTraceMaps sizes the maps of a trace; without one they are as small as maps can be.
+func (s *Set) sizeTraceMaps(t *plan.Trace, opts *TraceOptions) error {
+	if t == nil {
+		return nil
+	}
+	size := opts.Buffer
+	if size == 0 {
+		size = traceBuffer
+	}
+	if size < 4096 || size&(size-1) != 0 || size > 1<<30 {
+		return fmt.Errorf("a trace buffer of %d bytes: it must be a power of two, from 4096 to 1 GiB", size)
+	}
+	s.spec.Maps["trace_events"].MaxEntries = uint32(size)
+	s.spec.Maps["trace_counts"].MaxEntries = uint32(len(t.Functions) + 1)
+	s.spec.Maps["trace_paired"].MaxEntries = traceOpen
+	if opts.late() {
+		s.spec.Maps["trace_open"].MaxEntries = traceOpen
+	}
+	if opts.Sites != nil {
+		s.spec.Maps["trace_sites"].MaxEntries = uint32(max(len(opts.Sites), 1))
+	}
+	return nil
+}
+
+func (o *TraceOptions) late() bool { return o.Errors || o.Late }
+
+// attachTrace attaches to everything that a trace is about. A function that refuses is
+// added to the trace's Untraced.
+func (s *Set) attachTrace(t *plan.Trace, targets []*target.Module, opts *TraceOptions, detached bool) error {
+	for _, site := range opts.Sites {
+		if err := s.shared["trace_sites"].Put(site.key(), uint8(1)); err != nil {
+			return fmt.Errorf("writing the sites of the trace: %w", err)
+		}
+	}
+	untraced := func(name string, err error) {
+		t.Untraced = append(t.Untraced, trace.Untraced{Function: name, Reason: brief(err)})
+	}
+	s.jumps = jumpGroup(detached)
+	return withTracefs(func(dir string) error {
+		if err := removeStale(dir); err != nil {
+			return err
+		}
+		for i := range t.Functions {
+			f := &t.Functions[i]
+			err := s.attachTraced(dir, i, f, targets, opts)
+			if errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
+				return err
+			}
+			if err != nil {
+				untraced(f.Name, err)
+			}
+		}
+		for n := range t.Jumps {
+			j := &t.Jumps[n]
+			if err := s.attachTracedJump(dir, n, j, &t.Functions[j.Called], targets[j.Target].Name, opts); err != nil {
+				untraced(j.Symbol, fmt.Errorf("in %s, which ends in a jump to it: %w", j.Function, err))
+			}
+		}
+		return nil
+	})
+}
+
+// fails says how a function's result tells that it failed, as enum trace_fails has it.
+func fails(r *trace.Type) uint8 {
+	switch {
+	case r.Class == trace.Int && r.Signed && r.Size == 4:
+		return 1
+	case r.Class == trace.Int && r.Signed && r.Size == 8:
+		return 2
+	case r.Class == trace.Pointer || r.Class == trace.String:
+		return 3
+	}
+	return 0
+}
+
+func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
+	spec := kedrTraceSpec{
+		Function: uint32(i), Slots: min(f.Slots, traceArgSlots), Callback: flag(f.Callback), Target: uint8(f.Target),
+		Late: flag(opts.late()), Filtered: flag(opts.Filter != nil), Errors: flag(opts.Errors),
+		Fails: fails(&f.Result), Sited: flag(opts.Sites != nil),
+	}
+	for _, c := range f.Captures[:min(len(f.Captures), trace.MaxCaptures)] {
+		to := &spec.Capture[spec.Captures]
+		to.From = traceResult
+		if c.Param >= 0 {
+			to.From = uint8(f.Params[c.Param].Slot)
+		}
+		to.Text, to.Offset, to.Size = flag(c.Type.Class == trace.String), c.Offset, uint16(c.Type.Size)
+		spec.Captures++
+	}
+	return spec
+}
+
+func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpec, attachTo string, opts *TraceOptions) (*ebpf.Program, error) {
+	probe := kedrProbeSpec{Id: traceID, Args: f.Slots}
+	if attachTo != "" && !s.kernel.HasHelper("get_func_ip") {
+		address, _, err := s.find(attachTo)
+		if err != nil {
+			return nil, err
+		}
+		probe.Function = address
+	}
+	spec.Kprobe = flag(attachTo == "")
+	constants := s.constants(probe)
+	constants["tracing"] = spec
+	return s.load(name, constants, attachTo, nil)
+}
+
+func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, targets []*target.Module, opts *TraceOptions) error {
+	spec := traceSpec(i, f, opts)
+	if f.How == plan.Trampoline {
+		err := s.attachTrampolines(i, f, spec, opts)
+		if err == nil || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
+			return err
+		}
+		// What has no entry for the tracer may have one for a breakpoint.
+		if kerr := s.attachKprobes(dir, i, f, spec, targets, opts); kerr == nil {
+			return nil
+		}
+		return err
+	}
+	return s.attachKprobes(dir, i, f, spec, targets, opts)
+}
+
+// attachTrampolines attaches the return first: a call without a return would never end.
+func (s *Set) attachTrampolines(i int, f *plan.TraceFunction, spec kedrTraceSpec, opts *TraceOptions) error {
+	var links []link.Link
+	for _, name := range []string{"trace_exit", "trace_entry"} {
+		prog, err := s.traceProgram(name, f, spec, f.Name, opts)
+		var l link.Link
+		if err == nil {
+			l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+			prog.Close()
+		}
+		if err != nil {
+			for _, l := range links {
+				l.Close()
+			}
+			return permission(fmt.Errorf("attaching to %s: %w", f.Name, err))
+		}
+		links = append(links, l)
+	}
+	for _, l := range links {
+		s.attached = append(s.attached, Attached{Symbol: f.Name, link: l, id: traceID, traced: i + 1})
+	}
+	return nil
+}
+
+// attachKprobes attaches the entry first: where both are at one place, the one that came
+// first is the first to run, and a kretprobe changes the return address.
+func (s *Set) attachKprobes(dir string, i int, f *plan.TraceFunction, spec kedrTraceSpec, targets []*target.Module, opts *TraceOptions) error {
+	spec.Paired = flag(spec.Late == 0)
+	where := f.Name
+	if f.Callback {
+		where = targets[f.Target].Name + ":" + f.Anchor
+	}
+	var mine []Attached
+	for _, p := range []struct{ program, event, kind string }{
+		{"trace_kprobe", fmt.Sprintf("c%d", i), "p"},
+		{"trace_kretprobe", fmt.Sprintf("r%d", i), "r" + strconv.Itoa(traceMaxNRet)},
+	} {
+		prog, err := s.traceProgram(p.program, f, spec, "", opts)
+		if err == nil {
+			var a Attached
+			a, err = s.attachKprobe(dir, p.event, p.kind, where, prog)
+			prog.Close()
+			a.Symbol, a.id, a.traced, a.kprobe = f.Name, traceID, i+1, true
+			if err == nil {
+				mine = append(mine, a)
+				continue
+			}
+		}
+		for _, a := range mine {
+			a.close()
+		}
+		return err
+	}
+	s.attached = append(s.attached, mine...)
+	return nil
+}
+
+func (s *Set) attachTracedJump(dir string, n int, j *plan.TraceJump, f *plan.TraceFunction, module string, opts *TraceOptions) error {
+	spec := traceSpec(j.Called, f, opts)
+	// It has no return of its own.
+	spec.Late, spec.Errors = 0, 0
+	if opts.late() {
+		return errors.New("its result is not seen there, and the trace is about results")
+	}
+	spec.Target = uint8(j.Target)
+	prog, err := s.traceProgram("trace_jump", f, spec, "", opts)
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	a, err := s.attachKprobe(dir, fmt.Sprintf("j%d", n), "p", fmt.Sprintf("%s:%s+%#x", module, j.Anchor, j.Offset), prog)
+	if err != nil {
+		return err
+	}
+	a.Symbol, a.id, a.traced, a.kprobe = j.Symbol, traceID, j.Called+1, true
+	s.attached = append(s.attached, a)
+	return nil
+}
+
+// TraceReader reads what a trace has seen.
+type TraceReader struct {
+	ring   *ringbuf.Reader
+	record ringbuf.Record
+}
+
+// TraceEvents returns a reader of the trace. There may be one at a time.
+func (s *Set) TraceEvents() (*TraceReader, error) {
+	ring, err := ringbuf.NewReader(s.shared["trace_events"])
+	if err != nil {
+		return nil, fmt.Errorf("reading the trace: %w", err)
+	}
+	return &TraceReader{ring: ring}, nil
+}
+
+// TraceEvent is an event as the kernel's side has it.
+type TraceEvent struct {
+	trace.Event
+	Load uint32 // 0: unknown
+	Site uint64 // return address; 0: none
+}
+
+// ErrNoEvent says that nothing came in time.
+var ErrNoEvent = errors.New("no event yet")
+
+// Next reads an event into e, and waits for one until a time; zero: for ever. Errors:
+// ErrNoEvent, os.ErrClosed.
+func (r *TraceReader) Next(e *TraceEvent, until time.Time) error {
+	r.ring.SetDeadline(until)
+	for {
+		err := r.ring.ReadInto(&r.record)
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
+			return ErrNoEvent
+		}
+		if err != nil {
+			return fmt.Errorf("reading the trace: %w", err)
+		}
+		if decodeEvent(r.record.RawSample, e) {
+			return nil
+		}
+	}
+}
+
+// Flush makes Next return what is there and then ErrNoEvent, without waiting.
+func (r *TraceReader) Flush() error { return r.ring.Flush() }
+
+// Close ends the reading; a Next that waits returns.
+func (r *TraceReader) Close() error { return r.ring.Close() }
+
+const (
+	eventLen   = int(unsafe.Sizeof(kedrTraceEvent{}))
+	returnLen  = int(unsafe.Offsetof(kedrTraceEvent{}.Site))
+	captureLen = int(unsafe.Sizeof(kedrTraceCapture{}))
+)
+
+// decodeEvent reads struct trace_event, or the part of it that a return is, and the
+// captures behind it. It says whether there was one.
+func decodeEvent(raw []byte, to *TraceEvent) bool {
+	if len(raw) < returnLen {
+		return false
+	}
+	var e kedrTraceEvent
+	head := returnLen
+	if w := raw[0]; w == trace.Call || w == trace.Whole {
+		head = eventLen
+	}
+	if len(raw) < head {
+		return false
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), eventLen), raw[:head])
+	*to = TraceEvent{
+		Event: trace.Event{
+			What: e.What, Time: e.Time, CPU: e.Cpu, PID: uint32(e.PidTgid >> 32), TID: uint32(e.PidTgid), Context: e.Context,
+			ID: e.Id, Function: int(e.Function), Target: int(e.Target), Result: e.Result, Duration: e.Duration,
+			Captured: to.Captured[:0],
+		},
+		Load: e.Load, Site: e.Site,
+	}
+	if head == eventLen {
+		to.Comm = goString(e.Comm[:])
+		to.Args = e.Args[:]
+		to.Event.Jump = e.What == trace.Call && e.Id == 0
+	}
+	rest := raw[head:]
+	for range min(int(e.Captures), trace.MaxCaptures) {
+		if len(rest) < captureLen {
+			break
+		}
+		number, failed, length := rest[0], rest[1], binary.NativeEndian.Uint16(rest[2:])
+		data := rest[8:captureLen]
+		rest = rest[captureLen:]
+		if number == traceResult {
+			continue // of the result, and there is none yet
+		}
+		c := trace.Captured{Capture: int(number), Failed: failed != 0}
+		if !c.Failed {
+			c.Data = append([]byte(nil), data[:min(int(length), len(data))]...)
+		}
+		to.Captured = append(to.Captured, c)
+	}
+	return true
+}
+
+// TraceLost counts the events of a trace that were not recorded.
+func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
+	var out []trace.Lost
+	for i, name := range append(functions, "") {
+		var c kedrTraceCount
+		if err := s.shared["trace_counts"].Lookup(uint32(i), &c); err != nil {
+			return nil, fmt.Errorf("reading what the trace has lost: %w", err)
+		}
+		for _, l := range []struct {
+			count  uint64
+			reason string
+		}{
+			{c.Full, "the trace's buffer was full (--buffer makes it larger)"},
+			{c.Crowded, "too many calls were open at one time"},
+			{c.Frame, "its caller could not be told"},
+		} {
+			if l.count > 0 {
+				out = append(out, trace.Lost{Function: name, Reason: l.reason, Count: l.count})
+			}
+		}
+	}
+	missed := make([]uint64, len(functions)+1)
+	for _, a := range s.attached {
+		if a.traced == 0 || a.kprobe || a.link == nil || a.traced > len(missed) {
+			continue
+		}
+		n, err := a.misses()
+		if err != nil {
+			return nil, err
+		}
+		missed[a.traced-1] += n
+	}
+	if s.jumps != "" {
+		if err := s.traceMisses(missed); err != nil {
+			return nil, err
+		}
+	}
+	for i, n := range missed {
+		if n > 0 && i < len(functions) {
+			out = append(out, trace.Lost{Function: functions[i], Reason: "it was called in an interrupt of a probe", Count: n})
+		}
+	}
+	return out, nil
+}
+
+// traceMisses adds what kprobe_profile says of our events.
+func (s *Set) traceMisses(missed []uint64) error {
+	return withTracefs(func(dir string) error {
+		b, err := os.ReadFile(filepath.Join(dir, "kprobe_profile"))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) != 3 || len(f[0]) < 2 || f[0][0] != 'c' && f[0][0] != 'r' {
+				continue
+			}
+			i, err := strconv.Atoi(f[0][1:])
+			if err != nil || i < 0 || i >= len(missed) {
+				continue
+			}
+			n, err := strconv.ParseUint(f[2], 10, 64)
+			if err != nil {
+				return fmt.Errorf("kprobe_profile: %q: %w", line, err)
+			}
+			missed[i] += n
+		}
+		return nil
+	})
+}
