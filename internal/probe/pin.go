@@ -52,7 +52,7 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 	for i, a := range s.attached {
 		mark := int(flag(a.twin))
 		if a.traced > 0 {
-			mark = a.traced<<1 | int(flag(a.kprobe))
+			mark = a.traced<<2 | int(a.half)
 		}
 		name := fmt.Sprintf("%03d-%03d-%d-%s", i, a.id, mark, pinSafe(a.Symbol))
 		if err := a.link.Pin(dir + "/" + linksDir + "/" + name); err != nil {
@@ -132,8 +132,8 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 			return nil, fmt.Errorf("pinned probe %q is not ours: %w", e.Name(), err)
 		}
 		if a.id == traceID {
-			a.traced, a.kprobe = mark>>1, mark&1 != 0
-			if a.kprobe {
+			a.traced, a.half = mark>>2, half(mark&3)
+			if a.half == breakpoint {
 				s.jumps = detachedJumps
 			}
 			s.attached = append(s.attached, a)

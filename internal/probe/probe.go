@@ -54,7 +54,7 @@ type Attached struct {
 	twin   bool // the second of two programs on one tracepoint
 	jump   bool // a kprobe at a jump of a target
 	traced int  // of a trace: the function's number, and one; 0: of the account
-	kprobe bool // of a trace, and no trampoline
+	half   half // of a trace
 
 	event *os.File // instead of a link, which such events have not had before 5.15
 }
@@ -108,6 +108,9 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	spec, err := loadKedr()
 	if err != nil {
 		return nil, fmt.Errorf("reading the programs: %w", err)
+	}
+	if Trace == nil {
+		strip(spec)
 	}
 	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets)), depths: 1}
 	// kernel/trace/bpf_trace.c, __bpf_trace_run: since 6.1 not while it runs already.

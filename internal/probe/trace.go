@@ -198,8 +198,8 @@ func (s *Set) attachTrampolines(i int, f *plan.TraceFunction, spec kedrTraceSpec
 		}
 		links = append(links, l)
 	}
-	for _, l := range links {
-		s.attached = append(s.attached, Attached{Symbol: f.Name, link: l, id: traceID, traced: i + 1})
+	for n, l := range links {
+		s.attached = append(s.attached, Attached{Symbol: f.Name, link: l, id: traceID, traced: i + 1, half: half(n)})
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (s *Set) attachKprobes(dir string, i int, f *plan.TraceFunction, spec kedrT
 			var a Attached
 			a, err = s.attachKprobe(dir, p.event, p.kind, where, prog)
 			prog.Close()
-			a.Symbol, a.id, a.traced, a.kprobe = f.Name, traceID, i+1, true
+			a.Symbol, a.id, a.traced, a.half = f.Name, traceID, i+1, breakpoint
 			if err == nil {
 				mine = append(mine, a)
 				continue
@@ -254,10 +254,19 @@ func (s *Set) attachTracedJump(dir string, n int, j *plan.TraceJump, f *plan.Tra
 	if err != nil {
 		return err
 	}
-	a.Symbol, a.id, a.traced, a.kprobe = j.Symbol, traceID, j.Called+1, true
+	a.Symbol, a.id, a.traced, a.half = j.Symbol, traceID, j.Called+1, breakpoint
 	s.attached = append(s.attached, a)
 	return nil
 }
+
+// half says what a link of a trace sees.
+type half int
+
+const (
+	exitHalf half = iota
+	entryHalf
+	breakpoint // a kprobe or kretprobe
+)
 
 // TraceReader reads what a trace has seen.
 type TraceReader struct {
@@ -383,25 +392,29 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 			}
 		}
 	}
-	missed := make([]uint64, len(functions)+1)
+	// The kernel does not let a program interrupt itself, whoever calls. If both halves
+	// were missed, the call may have been the target's, and nothing tells of it; of one of
+	// them the other tells (TraceReader).
+	missed := make([][2]uint64, len(functions))
 	for _, a := range s.attached {
-		if a.traced == 0 || a.kprobe || a.link == nil || a.traced > len(missed) {
+		if a.traced == 0 || a.half == breakpoint || a.link == nil || a.traced > len(missed) {
 			continue
 		}
 		n, err := a.misses()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
 		}
-		missed[a.traced-1] += n
+		missed[a.traced-1][a.half] += n
 	}
+	kprobes := make([]uint64, len(functions))
 	if s.jumps != "" {
-		if err := s.traceMisses(missed); err != nil {
-			return nil, err
+		if err := s.traceMisses(kprobes); err != nil {
+			return nil, fmt.Errorf("asking about the kprobes: %w", err)
 		}
 	}
-	for i, n := range missed {
-		if n > 0 && i < len(functions) {
-			out = append(out, trace.Lost{Function: functions[i], Reason: "it was called in an interrupt of a probe", Count: n})
+	for i, m := range missed {
+		if n := min(m[0], m[1]) + kprobes[i]; n > 0 {
+			out = append(out, trace.Lost{Function: functions[i], Reason: "calls, by anybody, that interrupted the probe: the kernel does not run it twice", Count: n})
 		}
 	}
 	return out, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,12 +68,14 @@ var ErrNoTrace = errors.New("the session does not trace calls: start it with ked
 
 // TraceReader turns what the kernel's side has seen into the records of a trace.
 type TraceReader struct {
-	session *Session
-	reader  *probe.TraceReader
-	header  *trace.Header
-	loads   map[uint32]probe.Load
-	sites   map[siteKey]uint32
-	event   probe.TraceEvent
+	session  *Session
+	reader   *probe.TraceReader
+	header   *trace.Header
+	loads    map[uint32]probe.Load
+	sites    map[siteKey]uint32
+	open     map[uint64]int // functions of calls that have not returned
+	headless []uint64       // by function: returns whose beginning was not seen
+	event    probe.TraceEvent
 }
 
 type siteKey struct {
@@ -92,6 +95,7 @@ func (s *Session) Trace() (*TraceReader, error) {
 	return &TraceReader{
 		session: s, reader: r, header: &s.meta.Trace.Header,
 		loads: make(map[uint32]probe.Load), sites: make(map[siteKey]uint32),
+		open: make(map[uint64]int), headless: make([]uint64, len(s.meta.Trace.Header.Functions)),
 	}, nil
 }
 
@@ -141,6 +145,7 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 		e.Function = 0
 		return sink(&trace.Record{Event: &e})
 	}
+	r.pair(&e)
 	f := &r.header.Functions[e.Function]
 	slots := 0
 	for _, p := range f.Params {
@@ -167,6 +172,21 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 		e.Site = id
 	}
 	return sink(&trace.Record{Event: &e})
+}
+
+// pair counts the returns of calls that were not seen to begin: an interrupt came while
+// the kernel ran the same probe, and it does not run one twice.
+func (r *TraceReader) pair(e *trace.Event) {
+	switch {
+	case e.What == trace.Call && !e.Jump:
+		r.open[e.ID] = e.Function
+	case e.What == trace.Return:
+		if f, ok := r.open[e.ID]; ok && f == e.Function {
+			delete(r.open, e.ID)
+		} else {
+			r.headless[e.Function]++
+		}
+	}
 }
 
 func (r *TraceReader) site(load uint32, address uint64, target int, sink func(*trace.Record) error) (uint32, error) {
@@ -201,7 +221,17 @@ func (r *TraceReader) Lost() ([]trace.Lost, error) {
 	for i, f := range r.header.Functions {
 		names[i] = f.Name
 	}
-	return r.session.set.TraceLost(names)
+	lost, err := r.session.set.TraceLost(names)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range r.headless {
+		// Where the buffer was full, that is why, and counted.
+		if n > 0 && !slices.ContainsFunc(lost, func(l trace.Lost) bool { return l.Function == names[i] }) {
+			lost = append(lost, trace.Lost{Function: names[i], Reason: "calls that were not seen to begin", Count: n})
+		}
+	}
+	return lost, nil
 }
 
 // Close ends the reading.

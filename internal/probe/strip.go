@@ -1,0 +1,36 @@
+package probe
+
+import (
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// strip takes off what only readers of a verifier log need: with each program the
+// kernel would be given the lines of its source, and their types; with each map, its. Functions keep
+// theirs where the verifier asks for them, which it does for global ones; the programs of
+// a trace, of which there are two a function, have none.
+func strip(spec *ebpf.CollectionSpec) {
+	for _, m := range spec.Maps {
+		m.Key, m.Value = nil, nil
+	}
+	for name, p := range spec.Programs {
+		functions := !strings.HasPrefix(name, "trace_")
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			bare := asm.Instruction{OpCode: ins.OpCode, Dst: ins.Dst, Src: ins.Src, Offset: ins.Offset, Constant: ins.Constant}
+			if s := ins.Symbol(); s != "" {
+				bare = bare.WithSymbol(s)
+			}
+			if r := ins.Reference(); r != "" {
+				bare = bare.WithReference(r)
+			}
+			if f := btf.FuncMetadata(ins); f != nil && functions {
+				bare = btf.WithFuncMetadata(bare, f)
+			}
+			*ins = bare
+		}
+	}
+}
