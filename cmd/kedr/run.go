@@ -29,14 +29,28 @@ import (
 
 // runFlags are what "kedr run" is told.
 type runFlags struct {
-	vm      string
-	kernel  string
+	hostFlags
 	settle  time.Duration
-	timeout time.Duration
-	memory  int
 	limits  session.Options
 	catalog catalogFlag
 	out     outputFlags
+}
+
+// hostFlags say where a module is loaded: here, or in a machine.
+type hostFlags struct {
+	vm      string
+	kernel  string
+	timeout time.Duration
+	memory  int
+}
+
+func (f *hostFlags) register(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.vm, "vm", "auto", "run in a disposable machine: auto, always, never")
+	fl.StringVar(&f.kernel, "kernel", "", "`VERSION` of the machine's kernel (6.1, 6.12, or a full release); the module's own by default")
+	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
+	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
+	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func newRun() *cobra.Command {
@@ -66,43 +80,43 @@ Exit status:
   kedr run --kernel 6.12 --format json -o leaks.json mydriver.ko
   kedr run ext4 -- sh -c 'mount -o loop disk.img /mnt && umount /mnt'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			workload := []string(nil)
-			if n := cmd.ArgsLenAtDash(); n >= 0 {
-				args, workload = args[:n], args[n:]
-				if len(workload) == 0 {
-					return usage("no WORKLOAD after --")
-				}
+			name, params, workload, err := moduleArgs(cmd, args)
+			if err != nil {
+				return err
 			}
-			if len(args) == 0 {
-				return usage("no MODULE given: see kedr run --help")
-			}
-			for _, p := range args[1:] {
-				if !strings.Contains(p, "=") {
-					return usage("%q is no parameter (name=value): a workload comes after --", p)
-				}
-			}
-			return f.run(cmd, args[0], args[1:], workload)
+			return f.run(cmd, name, params, workload)
 		},
 	}
-	fl := cmd.Flags()
-	fl.StringVar(&f.vm, "vm", "auto", "run in a disposable machine: auto, always, never")
-	fl.StringVar(&f.kernel, "kernel", "", "`VERSION` of the machine's kernel (6.1, 6.12, or a full release); the module's own by default")
-	fl.DurationVar(&f.settle, "settle", time.Second, "how long to wait for deferred frees after the unload")
-	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
-	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
+	f.hostFlags.register(cmd)
+	cmd.Flags().DurationVar(&f.settle, "settle", time.Second, "how long to wait for deferred frees after the unload")
 	limitFlags(cmd, &f.limits)
 	f.catalog.register(cmd)
 	f.out.register(cmd)
-	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// moduleArgs takes MODULE [param=value ...] [-- WORKLOAD ...] apart.
+func moduleArgs(cmd *cobra.Command, args []string) (name string, params, workload []string, err error) {
+	if n := cmd.ArgsLenAtDash(); n >= 0 {
+		args, workload = args[:n], args[n:]
+		if len(workload) == 0 {
+			return "", nil, nil, usage("no WORKLOAD after --")
+		}
+	}
+	if len(args) == 0 {
+		return "", nil, nil, usage("no MODULE given: see %s --help", cmd.CommandPath())
+	}
+	for _, p := range args[1:] {
+		if !strings.Contains(p, "=") {
+			return "", nil, nil, usage("%q is no parameter (name=value): a workload comes after --", p)
+		}
+	}
+	return args[0], args[1:], workload, nil
 }
 
 func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []string) error {
 	if err := f.out.check(); err != nil {
 		return err
-	}
-	if !slices.Contains([]string{"auto", "always", "never"}, f.vm) {
-		return usage("--vm=%s: must be auto, always or never", f.vm)
 	}
 	if f.settle < 0 {
 		return usage("--settle: must not be negative")
@@ -118,18 +132,12 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 	if os.Getenv(machine.ResultEnv) != "" && f.vm == "never" {
 		return f.inGuest(cmd.Context(), k, name, params, workload)
 	}
-	local := f.vm == "never"
-	var why error
-	if f.vm == "auto" {
-		if f.kernel != "" && f.kernel != k.Release {
-			why = fmt.Errorf("--kernel %s was asked for", f.kernel)
-		} else {
-			why = f.hostCan(k, name)
-		}
-		local = why == nil
+	why, err := f.place(k, name)
+	if err != nil {
+		return err
 	}
 	var capture *session.Capture
-	if local {
+	if why == nil {
 		m, err := findTarget(k, name)
 		if err != nil {
 			return err
@@ -142,11 +150,42 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 		}
 		return f.report(cmd, capture)
 	}
-	if capture, err = f.inMachine(cmd, name, params, workload, why); err != nil {
+	job := machineJob{
+		verb: []string{"run", "--settle", f.settle.String(),
+			"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks)},
+		params: params, workload: workload, catalogs: f.catalog.files,
+	}
+	var data limitedBuffer
+	m, err := f.inMachine(cmd, name, why, &job, func(*target.Module) io.Writer { return &data })
+	if err != nil {
 		return err
+	}
+	if capture, err = readCapture(&data.Buffer); err != nil {
+		return err
+	}
+	for i := range capture.Targets {
+		capture.Targets[i].Path = m.Path
 	}
 	return f.report(cmd, capture)
 }
+
+// place says why it can't happen on this host, but has to in a machine; nil: it can.
+func (f *hostFlags) place(k *kernel.Kernel, name string) (why error, err error) {
+	switch {
+	case !slices.Contains([]string{"auto", "always", "never"}, f.vm):
+		return nil, usage("--vm=%s: must be auto, always or never", f.vm)
+	case f.vm == "never":
+		return nil, nil
+	case f.vm == "always":
+		return errAsked, nil
+	case f.kernel != "" && f.kernel != k.Release:
+		return fmt.Errorf("--kernel %s was asked for", f.kernel), nil
+	}
+	return f.hostCan(k, name), nil
+}
+
+// errAsked is why a machine is used that needs no explanation.
+var errAsked = errors.New("--vm=always")
 
 // report writes what was captured. A module that could not be loaded has not been
 // found clean, even if it leaked nothing.
@@ -159,7 +198,7 @@ func (f *runFlags) report(cmd *cobra.Command, c *session.Capture) error {
 }
 
 // hostCan says what keeps this host from running the analysis itself.
-func (f *runFlags) hostCan(k *kernel.Kernel, name string) error {
+func (f *hostFlags) hostCan(k *kernel.Kernel, name string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("only root can load modules here")
 	}
@@ -184,21 +223,55 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 	if err != nil {
 		return nil, err
 	}
+	var s *session.Session
+	defer func() {
+		if s != nil {
+			s.Close()
+		}
+	}()
+	arm := func() (err error) {
+		s, err = session.Arm(cat, k, f.limits, m)
+		return err
+	}
+	err = exercise(ctx, k, m, params, workload, arm, func(loadErr error) error {
+		if err := s.Settle(ctx, f.settle); err != nil {
+			return err
+		}
+		if c, err = s.Capture(f.settle); err != nil {
+			return err
+		}
+		if loadErr != nil {
+			if len(c.Loads) == 0 {
+				return fmt.Errorf("loading %s: %w", m.Name, loadErr)
+			}
+			// It has run and failed: what it leaked on the way is the result.
+			c.LoadError = loadErr.Error()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// exercise loads a module and what it depends on, runs a workload, and unloads it. arm is
+// called just before the module comes, and after when it has gone, or could not be
+// loaded.
+func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, arm func() error, after func(loadErr error) error) error {
 	unloadDeps, err := loadDependencies(k, m)
 	defer unloadDeps()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s, err := session.Arm(cat, k, f.limits, m)
-	if err != nil {
-		return nil, err
+	if err := arm(); err != nil {
+		return err
 	}
-	defer s.Close()
 	loadErr := kernel.Load(m.Image(), params)
 	if loadErr == nil {
 		if len(workload) > 0 {
 			w := exec.CommandContext(ctx, workload[0], workload[1:]...)
-			// Its output is talk: the standard output is for the report.
+			// Its output is talk: the standard output is for the result.
 			w.Stdin, w.Stdout, w.Stderr = os.Stdin, os.Stderr, os.Stderr
 			w.Cancel = func() error { return w.Process.Signal(unix.SIGTERM) }
 			w.WaitDelay = 5 * time.Second
@@ -207,27 +280,13 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 			}
 		}
 		if err := unload(m.Name); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	if err := s.Settle(ctx, f.settle); err != nil {
-		return nil, err
-	}
-	c, err = s.Capture(f.settle)
-	if err != nil {
-		return nil, err
-	}
-	if loadErr != nil {
-		if len(c.Loads) == 0 {
-			return nil, fmt.Errorf("loading %s: %w", m.Name, loadErr)
-		}
-		// It has run and failed: what it leaked on the way is the result.
-		c.LoadError = loadErr.Error()
-	}
-	return c, nil
+	return after(loadErr)
 }
 
 // unload removes a module, which a workload's last reference may still hold.
@@ -303,13 +362,10 @@ func findDependency(k *kernel.Kernel, m *target.Module, name string) (*target.Mo
 // inGuest runs in the machine: the capture goes to the host, which has the
 // sources and all the time for names and lines.
 func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, params, workload []string) error {
-	fd, err := strconv.Atoi(os.Getenv(machine.ResultEnv))
+	out, err := resultFile()
 	if err != nil {
-		return fmt.Errorf("%s: %w", machine.ResultEnv, err)
+		return err
 	}
-	// Meant for us alone, not for what the workload starts.
-	os.Unsetenv(machine.ResultEnv)
-	unix.CloseOnExec(fd)
 	m, err := findTarget(k, name)
 	if err != nil {
 		return err
@@ -321,7 +377,6 @@ func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, p
 	if err != nil {
 		return err
 	}
-	out := os.NewFile(uintptr(fd), "result")
 	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		return err
@@ -329,8 +384,30 @@ func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, p
 	return errors.Join(json.NewEncoder(z).Encode(c), z.Close(), out.Close())
 }
 
-// inMachine runs the analysis in a machine.
-func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload []string, why error) (*session.Capture, error) {
+// resultFile is where a command in a machine writes what its host is waiting for.
+func resultFile() (*os.File, error) {
+	fd, err := strconv.Atoi(os.Getenv(machine.ResultEnv))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", machine.ResultEnv, err)
+	}
+	// Meant for us alone, not for what the workload starts.
+	os.Unsetenv(machine.ResultEnv)
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "result"), nil
+}
+
+// machineJob is what a machine is to do.
+type machineJob struct {
+	verb     []string // of kedr, and its flags
+	params   []string
+	workload []string
+	catalogs []string
+}
+
+// inMachine runs a command of kedr on a module in a machine. What it writes to its
+// result goes to the writer that to returns; to is called when the module is known.
+func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *machineJob, to func(*target.Module) io.Writer) (*target.Module, error) {
+	params, workload := j.params, j.workload
 	ctx := cmd.Context()
 	p := newProgress()
 	defer p.clear()
@@ -365,19 +442,18 @@ func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload [
 	if m.Release() != k.Release {
 		return nil, usage("%s is built for kernel %s, and --kernel %s is %s: build it for that one (kedr vm headers %s names the headers)", name, m.Release(), f.kernel, k.Release, k.Release)
 	}
-	if why != nil {
+	if why != errAsked {
 		p.say("%v: using a machine with kernel %s", why, k.Release)
 	}
-	argv := []string{machine.Self, "run", "--vm=never", "--settle", f.settle.String(),
-		"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks)}
+	argv := append(append([]string{machine.Self}, j.verb...), "--vm=never")
 	if probe.Trace != nil {
 		argv = append(argv, "-v")
 	}
 	cfg := machine.Config{
-		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, Result: true,
+		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, Result: to(m),
 		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
 	}
-	for i, name := range f.catalog.files {
+	for i, name := range j.catalogs {
 		text, err := readCatalog(name)
 		if err != nil {
 			return nil, err
@@ -418,14 +494,7 @@ func (f *runFlags) inMachine(cmd *cobra.Command, name string, params, workload [
 	if res.ExitStatus != 0 {
 		return nil, &statusError{status: res.ExitStatus}
 	}
-	c, err := readCapture(res.Data)
-	if err != nil {
-		return nil, err
-	}
-	for i := range c.Targets {
-		c.Targets[i].Path = m.Path
-	}
-	return c, nil
+	return m, nil
 }
 
 // carryDependencies puts the modules that a target needs into the machine: those
@@ -461,11 +530,23 @@ func carryDependencies(cfg *machine.Config, k distro.Kernel, m *target.Module) e
 	return carry(m.Depends)
 }
 
-func readCapture(data []byte) (*session.Capture, error) {
-	if len(data) == 0 {
+// limitedBuffer bounds what a machine can make its host keep.
+type limitedBuffer struct{ bytes.Buffer }
+
+const maxResult = 1 << 30
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxResult {
+		return 0, fmt.Errorf("it is larger than %d bytes", maxResult)
+	}
+	return b.Buffer.Write(p)
+}
+
+func readCapture(data *bytes.Buffer) (*session.Capture, error) {
+	if data.Len() == 0 {
 		return nil, errors.New("the machine sent no result")
 	}
-	z, err := gzip.NewReader(bytes.NewReader(data))
+	z, err := gzip.NewReader(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading the machine's result: %w", err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kedr/internal/kernel"
-"kedr/internal/session"
+	"kedr/internal/session"
 	"kedr/internal/trace"
 )
 

@@ -33,8 +33,9 @@ type Config struct {
 	Argv []string // the command; Self is this program
 	Env  []string
 	Dir  string
-	// Result gives the command a descriptor for its result, named in ResultEnv.
-	Result bool
+	// Result takes what the command writes to a descriptor that ResultEnv names to it;
+	// nil: it has none.
+	Result io.Writer
 
 	Stdout, Stderr io.Writer
 	Progress       func(string) // told what is going on; may be nil
@@ -60,7 +61,6 @@ type File struct {
 // Result is how the command ended.
 type Result struct {
 	ExitStatus int
-	Data       []byte // what it wrote to ResultFD
 }
 
 // ErrNoQEMU says that there is no emulator.
@@ -95,8 +95,6 @@ const (
 	silence = 60 * time.Second
 	// maxBoots is how often a kernel may crash before its init runs.
 	maxBoots = 3
-	// maxResult bounds the result.
-	maxResult = 1 << 30
 	// maxConsole bounds what is kept of the console: its end.
 	maxConsole = 256 << 10
 )
@@ -165,7 +163,7 @@ func (c *Config) makeInitramfs() (*os.File, error) {
 		return nil, fmt.Errorf("no memory for the machine's initramfs: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "initramfs")
-	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Result: c.Result, Lib: c.Kernel.Modules()}
+	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Result: c.Result != nil, Lib: c.Kernel.Modules()}
 	if err := writeInitramfs(f, c, j); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("making the machine's initramfs: %w", err)
@@ -371,7 +369,6 @@ func (g *guestProcess) watch(ctx context.Context) *HangError {
 // machine ended without one.
 func (g *guestProcess) listen(r io.Reader) (*Result, error) {
 	c := g.config
-	var data []byte
 	for {
 		typ, b, err := readFrame(r)
 		if err != nil {
@@ -389,10 +386,12 @@ func (g *guestProcess) listen(r io.Reader) (*Result, error) {
 		case frameStderr:
 			writeTo(c.Stderr, b)
 		case frameResult:
-			if len(data)+len(b) > maxResult {
-				return nil, fmt.Errorf("the machine's result is larger than %d bytes", maxResult)
+			if c.Result == nil {
+				continue
 			}
-			data = append(data, b...)
+			if _, err := c.Result.Write(b); err != nil {
+				return nil, fmt.Errorf("taking the machine's result: %w", err)
+			}
 		case frameProgress:
 			c.progress("%q", b)
 		case frameFailed:
@@ -401,7 +400,7 @@ func (g *guestProcess) listen(r io.Reader) (*Result, error) {
 			if len(b) != 4 {
 				return nil, fmt.Errorf("the machine sent an exit status of %d bytes", len(b))
 			}
-			return &Result{ExitStatus: int(binary.LittleEndian.Uint32(b)), Data: data}, nil
+			return &Result{ExitStatus: int(binary.LittleEndian.Uint32(b))}, nil
 		}
 	}
 }
