@@ -118,8 +118,11 @@ type Jump struct {
 	Traceable bool
 }
 
-// jumpLen is how long a jmp to an import is.
-const jumpLen = 5
+// jumpLen is how long a jmp to an import is, callLen how long a call.
+const (
+	jumpLen = 5
+	callLen = 5
+)
 
 // jumpEnd is the address behind a jump as the programs tell it: they know where it
 // begins, and take it for a jmp. A jcc is a byte longer.
@@ -199,12 +202,7 @@ func jumpsTo(m *target.Module, wanted func(symbol string) bool) ([]Jump, error) 
 				Function: m.Funcs[queue[0]].Name, Symbol: c.Symbol,
 				Section: c.Section, Start: jumpStart(m, c), Traceable: traceable(m, queue[0]),
 			}
-			for i := m.FuncIndex(c.Section, j.Start); i >= 0 && m.Funcs[i].Section == c.Section; i-- {
-				if f := m.Funcs[i]; names[f.Name] == 1 {
-					j.Anchor, j.Offset = f.Name, j.Start-f.Offset
-					break
-				}
-			}
+			j.Anchor, j.Offset = anchor(m, names, c.Section, j.Start)
 			jumps = append(jumps, j)
 		}
 	}
@@ -212,6 +210,17 @@ func jumpsTo(m *target.Module, wanted func(symbol string) bool) ([]Jump, error) 
 		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.Start, b.Start))
 	})
 	return slices.Compact(jumps), nil
+}
+
+// anchor finds a function at or before a place whose name is the only one of its kind,
+// and how far behind it the place is; "": there is none.
+func anchor(m *target.Module, names map[string]int, section int, at uint64) (string, uint64) {
+	for i := m.FuncIndex(section, at); i >= 0 && m.Funcs[i].Section == section; i-- {
+		if f := m.Funcs[i]; names[f.Name] == 1 {
+			return f.Name, at - f.Offset
+		}
+	}
+	return "", 0
 }
 
 // traceable says whether a function calls the tracer, behind an endbr64 at most.

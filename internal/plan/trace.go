@@ -38,8 +38,17 @@ type TraceJump struct {
 	Called int // index in Trace.Functions
 }
 
+// Place is an instruction of a target that calls, or jumps to, a function.
+type Place struct {
+	Target int
+	Anchor string // a function, and how far behind it
+	Offset uint64
+	Tail   bool
+}
+
 // Trace is what to attach for a trace.
 type Trace struct {
+	Targets   []*target.Module
 	Functions []TraceFunction
 	Jumps     []TraceJump
 	Untraced  []trace.Untraced
@@ -106,7 +115,7 @@ func checkGlobs(flag string, globs []string, names func(yield func(string) bool)
 // NewTrace decides what to attach to for a trace of the targets' calls: each of their
 // imports, and those of their functions that the kernel can call.
 func NewTrace(k Kernel, opts TraceOptions, targets ...*target.Module) (*Trace, error) {
-	tr := &Trace{}
+	tr := &Trace{Targets: targets}
 	called := make(map[string]bool) // by an instruction: no data
 	var imports []string
 	callbacks := make([][]int, len(targets))
@@ -267,4 +276,37 @@ func (tr *Trace) jumps(m *target.Module, t int, byName map[string]int) error {
 		tr.Jumps = append(tr.Jumps, TraceJump{Jump: j, Called: byName[j.Symbol]})
 	}
 	return nil
+}
+
+// Places lists the targets' direct calls of a function. Those in functions that the kernel
+// can't trace are left out, and counted.
+func (tr *Trace) Places(symbol string) (places []Place, refused int) {
+	for t, m := range tr.Targets {
+		var names map[string]int
+		for _, c := range m.Calls {
+			if !c.Import || c.Symbol != symbol {
+				continue
+			}
+			if names == nil {
+				names = make(map[string]int)
+				for _, f := range m.Funcs {
+					names[f.Name]++
+				}
+			}
+			p := Place{Target: t, Tail: c.Tail}
+			start := c.End - callLen
+			if c.Tail {
+				start = jumpStart(m, c)
+			}
+			i := m.FuncIndex(c.Section, start)
+			p.Anchor, p.Offset = anchor(m, names, c.Section, start)
+			// A cold part is part of a function that can be traced, and has no entry itself.
+			if i < 0 || p.Anchor == "" || !traceable(m, m.Hot(i)) {
+				refused++
+				continue
+			}
+			places = append(places, p)
+		}
+	}
+	return places, refused
 }

@@ -295,8 +295,10 @@ type kedrTraceSpec struct {
 	Fails    uint8
 	Paired   uint8
 	Sited    uint8
+	Unprobed uint8
 	Kprobe   uint8
 	Life     uint8
+	_        [3]byte
 	Capture  [8]struct {
 		_      structs.HostLayout
 		From   uint8
@@ -372,6 +374,8 @@ const (
 	kedrProgTraceJump            = "trace_jump"
 	kedrProgTraceKprobe          = "trace_kprobe"
 	kedrProgTraceKretprobe       = "trace_kretprobe"
+	kedrProgTraceSiteCall        = "trace_site_call"
+	kedrProgTraceSiteReturn      = "trace_site_return"
 	kedrVarDepths                = "depths"
 	kedrVarFileTarget            = "file_target"
 	kedrVarFilter                = "filter"
@@ -458,6 +462,8 @@ type kedrProgramSpecs struct {
 	TraceJump            *ebpf.ProgramSpec `ebpf:"trace_jump"`
 	TraceKprobe          *ebpf.ProgramSpec `ebpf:"trace_kprobe"`
 	TraceKretprobe       *ebpf.ProgramSpec `ebpf:"trace_kretprobe"`
+	TraceSiteCall        *ebpf.ProgramSpec `ebpf:"trace_site_call"`
+	TraceSiteReturn      *ebpf.ProgramSpec `ebpf:"trace_site_return"`
 }
 
 // kedrMapSpecs contains maps before they are loaded into the kernel.
@@ -621,6 +627,8 @@ type kedrPrograms struct {
 	TraceJump            *ebpf.Program `ebpf:"trace_jump"`
 	TraceKprobe          *ebpf.Program `ebpf:"trace_kprobe"`
 	TraceKretprobe       *ebpf.Program `ebpf:"trace_kretprobe"`
+	TraceSiteCall        *ebpf.Program `ebpf:"trace_site_call"`
+	TraceSiteReturn      *ebpf.Program `ebpf:"trace_site_return"`
 }
 
 func (p *kedrPrograms) Close() error {
@@ -651,6 +659,8 @@ func (p *kedrPrograms) Close() error {
 		p.TraceJump,
 		p.TraceKprobe,
 		p.TraceKretprobe,
+		p.TraceSiteCall,
+		p.TraceSiteReturn,
 	)
 }
 

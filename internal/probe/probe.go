@@ -55,6 +55,7 @@ type Attached struct {
 	jump   bool // a kprobe at a jump of a target
 	traced int  // of a trace: the function's number, and one; 0: of the account
 	half   half // of a trace
+	place  bool // at a call of the target's
 
 	event *os.File // instead of a link, which such events have not had before 5.15
 }
@@ -155,7 +156,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	}
 	if p.Trace != nil {
 		s.life = kedrTraceSpec{Function: uint32(len(p.Trace.Functions)), Life: 1}
-		if err := s.attachTrace(p.Trace, p.Targets, &opts.Trace, opts.Files); err != nil {
+		if err := s.attachTrace(p.Trace, &opts.Trace, opts.Files); err != nil {
 			return nil, err
 		}
 	}

@@ -84,7 +84,7 @@ func (o *TraceOptions) late() bool { return o.Errors || o.Late }
 
 // attachTrace attaches to everything that a trace is about. A function that refuses is
 // added to the trace's Untraced.
-func (s *Set) attachTrace(t *plan.Trace, targets []*target.Module, opts *TraceOptions, detached bool) error {
+func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) error {
 	for _, site := range opts.Sites {
 		if err := s.shared["trace_sites"].Put(site.key(), uint8(1)); err != nil {
 			return fmt.Errorf("writing the sites of the trace: %w", err)
@@ -100,7 +100,7 @@ func (s *Set) attachTrace(t *plan.Trace, targets []*target.Module, opts *TraceOp
 		}
 		for i := range t.Functions {
 			f := &t.Functions[i]
-			err := s.attachTraced(dir, i, f, targets, opts)
+			err := s.attachTraced(dir, i, f, t, opts)
 			if errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
 				return err
 			}
@@ -108,9 +108,16 @@ func (s *Set) attachTrace(t *plan.Trace, targets []*target.Module, opts *TraceOp
 				untraced(f.Name, err)
 			}
 		}
+		places := make(map[int]bool) // functions watched at the calls, their jumps included
+		for _, a := range s.attached {
+			places[a.traced-1] = places[a.traced-1] || a.place
+		}
 		for n := range t.Jumps {
 			j := &t.Jumps[n]
-			if err := s.attachTracedJump(dir, n, j, &t.Functions[j.Called], targets[j.Target].Name, opts); err != nil {
+			if places[j.Called] {
+				continue
+			}
+			if err := s.attachTracedJump(dir, n, j, &t.Functions[j.Called], t.Targets[j.Target].Name, opts); err != nil {
 				untraced(j.Symbol, fmt.Errorf("in %s, which ends in a jump to it: %w", j.Function, err))
 			}
 		}
@@ -164,20 +171,98 @@ func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpe
 	return s.load(name, constants, attachTo, nil)
 }
 
-func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, targets []*target.Module, opts *TraceOptions) error {
+func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, t *plan.Trace, opts *TraceOptions) error {
 	spec := traceSpec(i, f, opts)
+	var err error
 	if f.How == plan.Trampoline {
-		err := s.attachTrampolines(i, f, spec, opts)
+		err = s.attachTrampolines(i, f, spec, opts)
 		if err == nil || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
 			return err
 		}
-		// What has no entry for the tracer may have one for a breakpoint.
-		if kerr := s.attachKprobes(dir, i, f, spec, targets, opts); kerr == nil {
+	}
+	// What has no entry for the tracer has none for kprobes of this sort, but others do.
+	kerr := s.attachKprobes(dir, i, f, spec, t.Targets, opts)
+	if kerr == nil || f.Callback {
+		return kerr
+	}
+	if err == nil {
+		err = kerr
+	}
+	return s.attachPlaces(dir, i, f, spec, t, opts, err)
+}
+
+// maxPlaces is how many calls of one function are watched one by one.
+const maxPlaces = 256
+
+// attachPlaces watches a function that can't be probed at the target's own calls of it.
+// why is what keeps it from being probed.
+func (s *Set) attachPlaces(dir string, i int, f *plan.TraceFunction, spec kedrTraceSpec, t *plan.Trace, opts *TraceOptions, why error) (err error) {
+	places, refused := t.Places(f.Name)
+	if len(places) == 0 || len(places) > maxPlaces {
+		return why
+	}
+	spec.Paired, spec.Unprobed = flag(spec.Late == 0), 1
+	var mine []Attached
+	defer func() {
+		if err != nil {
+			for _, a := range mine {
+				a.close()
+			}
+		}
+	}()
+	for target := range t.Targets {
+		spec.Target = uint8(target)
+		programs := make(map[string]*ebpf.Program)
+		defer func() {
+			for _, p := range programs {
+				p.Close()
+			}
+		}()
+		at := func(program, event, module, anchor string, offset uint64) error {
+			prog := programs[program]
+			if prog == nil {
+				var err error
+				if prog, err = s.traceProgram(program, f, spec, "", opts); err != nil {
+					return err
+				}
+				programs[program] = prog
+			}
+			a, err := s.attachKprobe(dir, event, "p", fmt.Sprintf("%s:%s+%#x", module, anchor, offset), prog)
+			if err != nil {
+				return err
+			}
+			a.Symbol, a.id, a.traced, a.half = f.Name, traceID, i+1, breakpoint
+			a.place = true
+			mine = append(mine, a)
 			return nil
 		}
-		return err
+		for n, p := range places {
+			if p.Target != target {
+				continue
+			}
+			module := t.Targets[target].Name
+			if p.Tail {
+				if opts.late() {
+					refused++
+				} else if err := at("trace_jump", fmt.Sprintf("s%d_%d", i, n), module, p.Anchor, p.Offset); err != nil {
+					return err
+				}
+				continue
+			}
+			// The return first: a call without one would never end.
+			if err := at("trace_site_return", fmt.Sprintf("e%d_%d", i, n), module, p.Anchor, p.Offset+5); err != nil {
+				return err
+			}
+			if err := at("trace_site_call", fmt.Sprintf("s%d_%d", i, n), module, p.Anchor, p.Offset); err != nil {
+				return err
+			}
+		}
 	}
-	return s.attachKprobes(dir, i, f, spec, targets, opts)
+	if refused > 0 {
+		t.Untraced = append(t.Untraced, trace.Untraced{Function: f.Name, Reason: fmt.Sprintf("%d of the target's calls of it: only their places could be watched, and these can't (%s)", refused, brief(why))})
+	}
+	s.attached = append(s.attached, mine...)
+	return nil
 }
 
 // attachTrampolines attaches the return first: a call without a return would never end.
@@ -250,7 +335,7 @@ func (s *Set) attachTracedJump(dir string, n int, j *plan.TraceJump, f *plan.Tra
 		return err
 	}
 	defer prog.Close()
-	a, err := s.attachKprobe(dir, fmt.Sprintf("j%d", n), "p", fmt.Sprintf("%s:%s+%#x", module, j.Anchor, j.Offset), prog)
+	a, err := s.attachKprobe(dir, fmt.Sprintf("j%d_%d", j.Called, n), "p", fmt.Sprintf("%s:%s+%#x", module, j.Anchor, j.Offset), prog)
 	if err != nil {
 		return err
 	}
@@ -429,10 +514,11 @@ func (s *Set) traceMisses(missed []uint64) error {
 		}
 		for line := range strings.Lines(string(b)) {
 			f := strings.Fields(line)
-			if len(f) != 3 || len(f[0]) < 2 || f[0][0] != 'c' && f[0][0] != 'r' {
+			if len(f) != 3 || len(f[0]) < 2 || !strings.ContainsRune("crsej", rune(f[0][0])) {
 				continue
 			}
-			i, err := strconv.Atoi(f[0][1:])
+			number, _, _ := strings.Cut(f[0][1:], "_")
+			i, err := strconv.Atoi(number)
 			if err != nil || i < 0 || i >= len(missed) {
 				continue
 			}

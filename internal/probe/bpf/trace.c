@@ -39,6 +39,7 @@ struct trace_spec {
 	__u8 fails;
 	__u8 paired; /* returns are told apart from others' by the map of open calls */
 	__u8 sited; /* only calls from some sites */
+	__u8 unprobed; /* there is no probe at the function itself */
 	__u8 kprobe; /* a kprobe, which may be a breakpoint */
 	__u8 life; /* that targets come and go is recorded, too */
 	struct {
@@ -512,6 +513,7 @@ int trace_exit(void *ctx)
 #define REGS_IP 128
 #define INT3_LEN 1
 #define JUMP_LEN 5
+#define CALL_LEN 5
 
 #define REG(ctx, at) (*(__u64 *)((void *)(ctx) + (at)))
 
@@ -571,10 +573,32 @@ int trace_jump(void *ctx)
 	__u64 args[TRACE_ARGS], sp = REG(ctx, REGS_SP), ret = 0;
 
 	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
-	if (target_of(ret) >= 0)
+	if (target_of(ret) >= 0 && !tracing.unprobed)
 		return 0; /* the callee's own probe finds the caller */
 	trace_registers(ctx, args);
 	trace_call(0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args);
+	return 0;
+}
+
+/*
+ * A call of the target to what can't be probed itself (compiled without a place for the
+ * tracer, as lib/ is, or written in assembler): seen at the call, and at the
+ * instruction behind it.
+ */
+SEC("kprobe/trace_site_call")
+int trace_site_call(void *ctx)
+{
+	__u64 args[TRACE_ARGS];
+
+	trace_registers(ctx, args);
+	trace_call(REG(ctx, REGS_SP) - 8, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + CALL_LEN, args);
+	return 0;
+}
+
+SEC("kprobe/trace_site_return")
+int trace_site_return(void *ctx)
+{
+	trace_returned(REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
 	return 0;
 }
 
