@@ -42,6 +42,7 @@ type hostFlags struct {
 	kernel  string
 	timeout time.Duration
 	memory  int
+	cpus    int
 }
 
 func (f *hostFlags) register(cmd *cobra.Command) {
@@ -50,6 +51,7 @@ func (f *hostFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.kernel, "kernel", "", "`VERSION` of the machine's kernel (6.1, 6.12, or a full release); the module's own by default")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
 	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
+	fl.IntVar(&f.cpus, "cpus", 2, "number of CPUs of the machine")
 	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -450,7 +452,7 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 		argv = append(argv, "-v")
 	}
 	cfg := machine.Config{
-		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, Result: to(m),
+		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, CPUs: f.cpus, Result: to(m),
 		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
 	}
 	for i, name := range j.catalogs {

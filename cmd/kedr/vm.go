@@ -181,6 +181,7 @@ then all that make sees of the host.`,
 func newVMExec() *cobra.Command {
 	var version string
 	var cpus, memory int
+	var icount bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "exec [flags] -- CMD [ARG...]",
@@ -213,7 +214,7 @@ is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
 			res, err := machine.Run(cmd.Context(), machine.Config{
 				Kernel: k, HostRoot: true, Argv: args, Env: os.Environ(), Dir: dir,
 				Stdout: clearing{p, cmd.OutOrStdout()}, Stderr: clearing{p, cmd.ErrOrStderr()},
-				Progress: p.show, CPUs: cpus, Memory: memory, Timeout: timeout, CacheDir: s.Dir,
+				Progress: p.show, CPUs: cpus, Icount: icount, Memory: memory, Timeout: timeout, CacheDir: s.Dir,
 			})
 			p.clear()
 			if err != nil {
@@ -227,6 +228,7 @@ is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
 	}
 	cmd.Flags().StringVar(&version, "kernel", "", "`VERSION` of the kernel (6.1, 6.1-cloud, or a full release); the newest at hand by default")
 	cmd.Flags().IntVar(&cpus, "cpus", 2, "number of CPUs")
+	cmd.Flags().BoolVar(&icount, "icount", false, "one CPU, whose clock goes by the instruction, a nanosecond each: for benchmarks")
 	cmd.Flags().IntVar(&memory, "memory", 1024, "memory, in `MiB`")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "end the machine after this time; 0: never")
 	return cmd

@@ -74,6 +74,19 @@ func (k *Kernel) HasHelper(name string) bool {
 	return err == nil
 }
 
+// PerCPU returns the type of a per-CPU variable, as programs refer to it.
+func (k *Kernel) PerCPU(name string) (btf.TypeID, error) {
+	v, err := find[*btf.Var](k, name)
+	if err != nil {
+		return 0, err
+	}
+	spec, err := k.spec()
+	if err != nil {
+		return 0, err
+	}
+	return spec.TypeID(v)
+}
+
 // find looks a type up by its name.
 func find[T btf.Type](k *Kernel, name string) (T, error) {
 	var t T

@@ -41,6 +41,7 @@ type Config struct {
 	Progress       func(string) // told what is going on; may be nil
 
 	CPUs   int    // 0: 2
+	Icount bool   // time goes by the instruction, a nanosecond each; one CPU, no KVM
 	Memory int    // in MiB; 0: 1024
 	Accel  string // "kvm" or "tcg"; "": what works
 	// Timeout ends the machine after so long; 0: never.
@@ -114,6 +115,9 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 	defer initrd.Close()
+	if c.Icount {
+		c.Accel = "tcg" // KVM does not count
+	}
 	chosen := c.Accel != ""
 	if !chosen {
 		c.Accel = c.rememberedAccel()
@@ -241,16 +245,22 @@ func (g *guestProcess) args() []string {
 	if g.accel == "kvm" {
 		accel, cpu = "kvm", "host"
 	}
+	cpus := orDefault(c.CPUs, 2)
+	var clock []string
+	if c.Icount {
+		cpus, clock = 1, []string{"-icount", "shift=0,sleep=off"}
+	}
 	memory := strconv.Itoa(orDefault(c.Memory, 1024))
 	args := []string{
 		"-accel", accel, "-cpu", cpu,
-		"-smp", strconv.Itoa(orDefault(c.CPUs, 2)), "-m", memory,
+		"-smp", strconv.Itoa(cpus), "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
 		"-chardev", "file,id=job,path=/dev/fd/3",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=job",
 		"-kernel", c.Kernel.Image(), "-initrd", "/proc/self/fd/4", "-append", cmdline,
 	}
+	args = append(args, clock...)
 	switch c.rootFS {
 	case root9p:
 		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")

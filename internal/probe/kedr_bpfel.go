@@ -41,7 +41,13 @@ type kedrKernelLayout struct {
 	StructPage  uint32
 	IrqMask     uint32
 	Jumps       uint32
-	Pad         uint32
+	PercpuCount uint32
+	TaskComm    uint32
+	TaskPid     uint32
+	TaskTgid    uint32
+	TaskCpu     uint32
+	FuncArgs    uint32
+	_           [4]byte
 	VmallocBase uint64
 }
 
@@ -250,7 +256,6 @@ type kedrTraceCapture struct {
 
 type kedrTraceCount struct {
 	_       structs.HostLayout
-	Calls   uint64
 	Full    uint64
 	Crowded uint64
 	Frame   uint64
@@ -265,11 +270,12 @@ type kedrTraceEvent struct {
 	Function uint32
 	Time     uint64
 	Id       uint64
-	PidTgid  uint64
-	Cpu      uint32
-	Load     uint32
 	Result   uint64
 	Duration uint64
+	Tgid     uint32
+	Pid      uint32
+	Cpu      uint32
+	Load     uint32
 	Site     uint64
 	Live     uint64
 	Comm     [16]int8
@@ -280,6 +286,13 @@ type kedrTraceRecord8 struct {
 	_       structs.HostLayout
 	E       kedrTraceEvent
 	Capture [8]kedrTraceCapture
+}
+
+type kedrTraceSlot struct {
+	_     structs.HostLayout
+	Last  uint64
+	Count uint32
+	Pad   uint32
 }
 
 type kedrTraceSpec struct {
@@ -390,6 +403,7 @@ const (
 	kedrVarRescued               = "rescued"
 	kedrVarSpec                  = "spec"
 	kedrVarTraceNothing          = "trace_nothing"
+	kedrVarTraceSlots            = "trace_slots"
 	kedrVarTracing               = "tracing"
 	kedrVarVmemmapBase           = "vmemmap_base"
 )
@@ -508,6 +522,7 @@ type kedrVariableSpecs struct {
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
 	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
+	TraceSlots     *ebpf.VariableSpec `ebpf:"trace_slots"`
 	Tracing        *ebpf.VariableSpec `ebpf:"tracing"`
 	VmemmapBase    *ebpf.VariableSpec `ebpf:"vmemmap_base"`
 }
@@ -593,6 +608,7 @@ type kedrVariables struct {
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
 	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`
+	TraceSlots     *ebpf.Variable `ebpf:"trace_slots"`
 	Tracing        *ebpf.Variable `ebpf:"tracing"`
 	VmemmapBase    *ebpf.Variable `ebpf:"vmemmap_base"`
 }

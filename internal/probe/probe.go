@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"sort"
@@ -128,6 +129,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if s.layout, err = kernelLayout(k); err != nil {
 		return nil, err
 	}
+	s.quicken()
 	if err := s.makeMaps(p, opts); err != nil {
 		return nil, err
 	}
@@ -214,6 +216,36 @@ func kernelLayout(k *kernel.Kernel) (kedrKernelLayout, error) {
 		field(&l.InitBase, "module", fmt.Sprintf("mem[%d].base", initText)),
 		field(&l.InitSize, "module", fmt.Sprintf("mem[%d].size", initText)),
 	)
+}
+
+// quicken finds what spares the programs calls of helpers. What is not there they do
+// without.
+func (s *Set) quicken() {
+	k := s.kernel
+	id, err := k.PerCPU("__preempt_count")
+	s.layout.PercpuCount = 0
+	if err != nil {
+		if id, err = k.PerCPU("pcpu_hot"); err == nil {
+			s.layout.PercpuCount, err = k.Field("pcpu_hot", "preempt_count")
+		}
+	}
+	if err != nil {
+		id, s.layout.PercpuCount = 0, math.MaxUint32
+	}
+	placePercpu(s.spec, id)
+	if k.HasHelper("get_current_task_btf") {
+		comm, err1 := k.Field("task_struct", "comm")
+		pid, err2 := k.Field("task_struct", "pid")
+		tgid, err3 := k.Field("task_struct", "tgid")
+		cpu, err4 := k.Field("task_struct", "thread_info.cpu")
+		if err4 != nil {
+			cpu, err4 = k.Field("task_struct", "cpu")
+		}
+		if errors.Join(err1, err2, err3, err4) == nil {
+			s.layout.TaskComm, s.layout.TaskPid, s.layout.TaskTgid, s.layout.TaskCpu = comm, pid, tgid, cpu
+		}
+	}
+	s.layout.FuncArgs = uint32(flag(k.HasHelper("get_func_arg")))
 }
 
 func (s *Set) makeMaps(p *plan.Plan, opts Options) error {

@@ -34,3 +34,26 @@ func strip(spec *ebpf.CollectionSpec) {
 		}
 	}
 }
+
+// percpuVariable is PERCPU_VARIABLE of bpf/context.h.
+const percpuVariable = 0x6b65647270657263
+
+// pseudoBTFID is BPF_PSEUDO_BTF_ID of include/uapi/linux/bpf.h.
+const pseudoBTFID = asm.Register(3)
+
+// placePercpu puts a per-CPU variable of the kernel, by its type, where the programs have
+// percpuVariable; type 0: there is none, and they don't use it.
+func placePercpu(spec *ebpf.CollectionSpec, id btf.TypeID) {
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			if !ins.OpCode.IsDWordLoad() || ins.Constant != percpuVariable {
+				continue
+			}
+			ins.Constant = int64(id)
+			if id != 0 {
+				ins.Src = pseudoBTFID
+			}
+		}
+	}
+}

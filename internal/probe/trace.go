@@ -289,8 +289,9 @@ func (s *Set) attachTrampolines(i int, f *plan.TraceFunction, spec kedrTraceSpec
 	return nil
 }
 
-// attachKprobes attaches the entry first: where both are at one place, the one that came
-// first is the first to run, and a kretprobe changes the return address.
+// attachKprobes attaches the entry last: of two at one place the one that came last is
+// the first to run (kernel/kprobes.c, add_new_kprobe), and a kretprobe changes the return
+// address that the entry looks at.
 func (s *Set) attachKprobes(dir string, i int, f *plan.TraceFunction, spec kedrTraceSpec, targets []*target.Module, opts *TraceOptions) error {
 	spec.Paired = flag(spec.Late == 0)
 	where := f.Name
@@ -299,8 +300,8 @@ func (s *Set) attachKprobes(dir string, i int, f *plan.TraceFunction, spec kedrT
 	}
 	var mine []Attached
 	for _, p := range []struct{ program, event, kind string }{
-		{"trace_kprobe", fmt.Sprintf("c%d", i), "p"},
 		{"trace_kretprobe", fmt.Sprintf("r%d", i), "r" + strconv.Itoa(traceMaxNRet)},
+		{"trace_kprobe", fmt.Sprintf("c%d", i), "p"},
 	} {
 		prog, err := s.traceProgram(p.program, f, spec, "", opts)
 		if err == nil {
@@ -404,7 +405,7 @@ func (r *TraceReader) Close() error { return r.ring.Close() }
 
 const (
 	eventLen   = int(unsafe.Sizeof(kedrTraceEvent{}))
-	returnLen  = int(unsafe.Offsetof(kedrTraceEvent{}.Site))
+	returnLen  = int(unsafe.Offsetof(kedrTraceEvent{}.Tgid))
 	captureLen = int(unsafe.Sizeof(kedrTraceCapture{}))
 )
 
@@ -416,7 +417,7 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 	}
 	var e kedrTraceEvent
 	head := returnLen
-	if w := raw[0]; w == trace.Call || w == trace.Whole {
+	if raw[0] != trace.Return {
 		head = eventLen
 	}
 	if len(raw) < head {
@@ -425,7 +426,7 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), eventLen), raw[:head])
 	*to = TraceEvent{
 		Event: trace.Event{
-			What: e.What, Time: e.Time, CPU: e.Cpu, PID: uint32(e.PidTgid >> 32), TID: uint32(e.PidTgid), Context: e.Context,
+			What: e.What, Time: e.Time, CPU: e.Cpu, PID: e.Tgid, TID: e.Pid, Context: e.Context,
 			ID: e.Id, Function: int(e.Function), Target: int(e.Target), Result: e.Result, Duration: e.Duration,
 			Captured: to.Captured[:0],
 		},

@@ -73,7 +73,7 @@ type TraceReader struct {
 	header   *trace.Header
 	loads    map[uint32]probe.Load
 	sites    map[siteKey]uint32
-	open     map[uint64]int // functions of calls that have not returned
+	open     map[uint64]openCall // calls that have not returned
 	headless []uint64       // by function: returns whose beginning was not seen
 	event    probe.TraceEvent
 }
@@ -95,7 +95,7 @@ func (s *Session) Trace() (*TraceReader, error) {
 	return &TraceReader{
 		session: s, reader: r, header: &s.meta.Trace.Header,
 		loads: make(map[uint32]probe.Load), sites: make(map[siteKey]uint32),
-		open: make(map[uint64]int), headless: make([]uint64, len(s.meta.Trace.Header.Functions)),
+		open: make(map[uint64]openCall), headless: make([]uint64, len(s.meta.Trace.Header.Functions)),
 	}, nil
 }
 
@@ -142,7 +142,7 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 		return fmt.Errorf("the trace names function %d, and there are %d", e.Function, len(r.header.Functions))
 	}
 	if e.What == trace.Loaded || e.What == trace.Unloaded {
-		e.Function = 0
+		e.Function, e.Args = 0, nil
 		return sink(&trace.Record{Event: &e})
 	}
 	r.pair(&e)
@@ -174,14 +174,25 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 	return sink(&trace.Record{Event: &e})
 }
 
-// pair counts the returns of calls that were not seen to begin: an interrupt came while
-// the kernel ran the same probe, and it does not run one twice.
+// openCall is what a return does not say again.
+type openCall struct {
+	function      int
+	pid, tid, cpu uint32
+	target        int
+	context       uint8
+	comm          string
+}
+
+// pair completes returns by what their calls have said, and counts those of calls that
+// were not seen to begin: an interrupt came while the kernel ran the same probe, and it
+// does not run one twice.
 func (r *TraceReader) pair(e *trace.Event) {
 	switch {
 	case e.What == trace.Call && !e.Jump:
-		r.open[e.ID] = e.Function
+		r.open[e.ID] = openCall{e.Function, e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm}
 	case e.What == trace.Return:
-		if f, ok := r.open[e.ID]; ok && f == e.Function {
+		if c, ok := r.open[e.ID]; ok && c.function == e.Function {
+			e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm = c.pid, c.tid, c.cpu, c.target, c.context, c.comm
 			delete(r.open, e.ID)
 		} else {
 			r.headless[e.Function]++

@@ -142,7 +142,9 @@ struct kernel_layout {
 	__u32 struct_page;
 	__u32 irq_mask; /* of the preemption counter: in hard or soft interrupt, or NMI */
 	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
-	__u32 pad;
+	__u32 percpu_count; /* where the preemption counter is in PERCPU_VARIABLE; -1: no such */
+	__u32 task_comm, task_pid, task_tgid, task_cpu; /* 0: there is no typed pointer to the task */
+	__u32 func_args; /* bpf_get_func_arg may be called */
 	__u64 vmalloc_base;
 };
 

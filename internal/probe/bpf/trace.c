@@ -21,7 +21,7 @@ enum trace_what {
 #define TRACE_CAPTURES 8
 #define TRACE_CAPTURE 64
 #define TRACE_RESULT 0xff /* instead of an argument: the result */
-#define TRACE_WAKE (64 * 1024) /* bytes that wait before the reader is woken */
+#define TRACE_WAKE (64 * 1024) /* bytes between one waking of the reader and the next */
 
 /* How a result says that the call failed. */
 enum trace_fails { FAILS_NEVER, FAILS_INT, FAILS_LONG, FAILS_POINTER };
@@ -53,10 +53,10 @@ struct trace_spec {
 struct trace_event {
 	__u8 what, context, target, captures;
 	__u32 function;
-	__u64 time, id, pid_tgid;
-	__u32 cpu, load;
+	__u64 time, id;
 	__u64 result, duration;
-	/* So far a return. */
+	/* So far a return: the rest is that of the call. */
+	__u32 tgid, pid, cpu, load;
 	__u64 site;
 	__u64 live; /* bytes that the target has outstanding */
 	char comm[COMM_LEN];
@@ -94,7 +94,6 @@ const volatile struct trace_spec tracing = {};
 
 /* By a function's number. */
 struct trace_count {
-	__u64 calls; /* that were recorded */
 	__u64 full; /* halves that found no room in the ring buffer */
 	__u64 crowded; /* calls that found no room among the open ones */
 	__u64 frame; /* whose caller could not be told */
@@ -152,11 +151,23 @@ static __always_inline struct trace_count *trace_counted(void)
 			__sync_fetch_and_add(&count->what, 1);      \
 	} while (0)
 
-/* The reader is woken when there is something to do; it looks now and then by itself. */
-static __always_inline __u64 trace_wake(void)
+/*
+ * The reader is woken when there is something to do, once for so many bytes; it looks
+ * now and then by itself. A record's address tells where in the ring it lies.
+ */
+#define trace_wake(r) \
+	((scalar(r) & (TRACE_WAKE - 1)) < sizeof(*(r)) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)
+
+/*
+ * A pointer as a number to reckon with, which the verifier allows of the distance between
+ * two: that from a place of our own, which is always the same.
+ */
+static __always_inline __u64 scalar(void *p)
 {
-	return bpf_ringbuf_query(&trace_events, BPF_RB_AVAIL_DATA) >= TRACE_WAKE ?
-		       BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	__u64 n = (__u64)p;
+
+	asm volatile("%0 -= %1" : "+r"(n) : "r"(ranges));
+	return n;
 }
 
 /*
@@ -165,13 +176,10 @@ static __always_inline __u64 trace_wake(void)
  */
 static __always_inline __u8 trace_context(void)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), count = 0;
+	__u32 count = preemption() & layout.irq_mask;
 	bool late = layout.irq_mask & 0x10000000;
 	__u32 nmi = late ? 0x10000000 : 0x00f00000;
 
-	if (cpu < MAX_CPUS && preempt_count[cpu])
-		bpf_probe_read_kernel(&count, sizeof(count), (void *)preempt_count[cpu]);
-	count &= layout.irq_mask;
 	if (tracing.kprobe && count & nmi)
 		count -= late ? 0x11000000 : 0x00110000;
 	if (!count)
@@ -202,8 +210,8 @@ static __always_inline bool trace_wanted(struct trace_event *e)
 	__builtin_memcpy(in.args, e->args, sizeof(in.args));
 	in.result = e->result;
 	in.duration = e->duration;
-	in.pid = e->pid_tgid >> 32;
-	in.tid = e->pid_tgid;
+	in.pid = e->tgid;
+	in.tid = e->pid;
 	in.cpu = e->cpu;
 	in.context = e->context;
 	__builtin_memcpy(in.comm, e->comm, sizeof(in.comm));
@@ -293,6 +301,28 @@ static __always_inline void trace_capture(struct trace_capture *c, __u32 i, cons
 			(r)->capture[i].number = TRACE_RESULT;                                 \
 	}
 
+/* Who calls. By a typed pointer, which 5.11 has, it is a few loads; else three helpers. */
+static __always_inline void trace_task(struct trace_event *e)
+{
+	if (layout.task_comm) {
+		void *task = bpf_get_current_task_btf();
+		volatile __u64 *comm = task + layout.task_comm;
+
+		((__u64 *)e->comm)[0] = comm[0];
+		((__u64 *)e->comm)[1] = comm[1];
+		e->tgid = *(volatile __u32 *)(task + layout.task_tgid);
+		e->pid = *(volatile __u32 *)(task + layout.task_pid);
+		e->cpu = *(volatile __u32 *)(task + layout.task_cpu);
+	} else {
+		__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+		bpf_get_current_comm(e->comm, sizeof(e->comm));
+		e->tgid = pid_tgid >> 32;
+		e->pid = pid_tgid;
+		e->cpu = bpf_get_smp_processor_id();
+	}
+}
+
 /* Everything of a call that is known when it begins. */
 static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u32 t, __u64 site)
 {
@@ -303,14 +333,12 @@ static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u3
 	e->function = tracing.function;
 	e->time = bpf_ktime_get_ns();
 	e->id = id;
-	e->pid_tgid = bpf_get_current_pid_tgid();
-	e->cpu = bpf_get_smp_processor_id();
 	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
 	e->result = 0;
 	e->duration = 0;
 	e->site = site;
 	e->live = 0;
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	trace_task(e);
 }
 
 #define TRACE_EMIT(n)                                                                          \
@@ -327,7 +355,7 @@ static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u3
 			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                              \
 			return 0;                                                              \
 		}                                                                              \
-		bpf_ringbuf_submit(r, trace_wake());                                           \
+		bpf_ringbuf_submit(r, trace_wake(r));                                 \
 	} while (0)
 
 /* A call has begun; says whether its return is of interest. */
@@ -363,7 +391,7 @@ static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u6
 			bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
 			return 0;
 		}
-		bpf_ringbuf_submit(e, trace_wake());
+		bpf_ringbuf_submit(e, trace_wake(e));
 	} else if (tracing.captures == 1) {
 		TRACE_EMIT(1);
 	} else if (tracing.captures == 2) {
@@ -373,7 +401,6 @@ static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u6
 	} else {
 		TRACE_EMIT(8);
 	}
-	TRACE_COUNT(calls);
 	if (tracing.paired && bpf_map_update_elem(&trace_paired, &id, &function, BPF_ANY))
 		TRACE_COUNT(crowded);
 	return 1;
@@ -391,10 +418,8 @@ static __always_inline void trace_late(__u64 id, __u64 result)
 	r->e.duration = bpf_ktime_get_ns() - r->e.time;
 	if ((!tracing.errors || trace_failed(result)) && trace_wanted(&r->e)) {
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 1);
-		if (bpf_ringbuf_output(&trace_events, r, sizeof(*r), trace_wake()))
+		if (bpf_ringbuf_output(&trace_events, r, sizeof(*r), 0))
 			TRACE_COUNT(full);
-		else
-			TRACE_COUNT(calls);
 	}
 	bpf_map_delete_elem(&trace_open, &id);
 }
@@ -402,15 +427,12 @@ static __always_inline void trace_late(__u64 id, __u64 result)
 #define TRACE_RETURNED(e)                                       \
 	do {                                                    \
 		(e)->what = TRACE_RETURN;                       \
-		(e)->context = trace_context();                 \
+		(e)->context = 0; /* that of the call */        \
 		(e)->target = tracing.target;                   \
 		(e)->captures = 0;                              \
 		(e)->function = tracing.function;               \
 		(e)->time = bpf_ktime_get_ns();                 \
 		(e)->id = id;                                   \
-		(e)->pid_tgid = bpf_get_current_pid_tgid();     \
-		(e)->cpu = bpf_get_smp_processor_id();          \
-		(e)->load = 0;                                  \
 		(e)->result = result;                           \
 		(e)->duration = 0;                              \
 	} while (0)
@@ -418,8 +440,7 @@ static __always_inline void trace_late(__u64 id, __u64 result)
 struct trace_return {
 	__u8 what, context, target, captures;
 	__u32 function;
-	__u64 time, id, pid_tgid;
-	__u32 cpu, load;
+	__u64 time, id;
 	__u64 result, duration;
 };
 
@@ -455,7 +476,7 @@ static __always_inline void trace_returned(__u64 id, __u64 result)
 		TRACE_RETURNED(&r->e);
 		r->e.captures = 1;
 		trace_capture(&r->capture, tracing.captures - 1, none, result);
-		bpf_ringbuf_submit(r, trace_wake());
+		bpf_ringbuf_submit(r, trace_wake(r));
 	} else {
 		struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
 
@@ -464,46 +485,100 @@ static __always_inline void trace_returned(__u64 id, __u64 result)
 			return;
 		}
 		TRACE_RETURNED(e);
-		bpf_ringbuf_submit(e, trace_wake());
+		bpf_ringbuf_submit(e, trace_wake(e));
 	}
 }
 
-/* The target that made this call, by the trampoline's frame; -1: none. */
-static __always_inline int trace_caller(void *ctx, __u64 *w, __u64 *site)
+/*
+ * The target that made this call, by the trampoline's frame; -1: none. w is for three
+ * words of it; see caller_word.
+ */
+static __always_inline int trace_caller(void *ctx, __u64 *site)
 {
-	__u32 at;
+	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx), w[3];
 
-	if (frame_read(ctx, w)) {
+	if (spec.args > MAX_ARGS || bpf_probe_read_kernel(w, sizeof(w), ctx + 8 * (spec.args + 1))) {
 		TRACE_COUNT(frame);
 		return -1;
 	}
-	at = caller_word(ctx, w);
-	if (!at || at > FRAME_WORDS - 1) {
+	if (w[1] - ip <= 16) {
+		*site = w[2];
+	} else if (w[0] - ip <= 16 || layout.jumps) {
+		*site = w[1];
+	} else {
 		TRACE_COUNT(frame);
 		return -1;
 	}
-	*site = spec.args + 3 == at ? w[(spec.args & 7) + 3] : w[(spec.args & 7) + 2];
 	return target_of(*site);
+}
+
+/*
+ * The targets' calls under way, by a hash of where their frames lie: the return of
+ * anybody else's call is told by one look, and that of a target's by another. Only where
+ * two frames share a slot, the caller is read from the frame.
+ */
+#define SLOT_BITS 12
+struct trace_slot {
+	__u64 last; /* frame and function of the last one */
+	__u32 count, pad;
+} trace_slots[1 << SLOT_BITS];
+
+static __always_inline struct trace_slot *trace_slot(void *ctx)
+{
+	return &trace_slots[(scalar(ctx) * 0x9e3779b97f4a7c15ULL) >> (64 - SLOT_BITS)];
+}
+
+/* Kernel addresses are alike in their highest bits. */
+#define TRACE_MARK(ctx) (scalar(ctx) ^ (__u64)(tracing.function + 1) << 48)
+
+static __always_inline void trace_arguments(void *ctx, __u64 *args)
+{
+	if (layout.func_args) {
+#pragma unroll
+		for (__u32 i = 0; i < TRACE_ARGS; i++)
+			if (i < spec.args)
+				bpf_get_func_arg(ctx, i, &args[i]);
+		return;
+	}
+	if (spec.args && spec.args <= MAX_ARGS)
+		bpf_probe_read_kernel(args, 8 * spec.args, ctx);
 }
 
 SEC("fentry/trace_entry")
 int trace_entry(void *ctx)
 {
-	__u64 w[8 + 4] = {}, site;
-	int t = trace_caller(ctx, w, &site);
+	__u64 args[TRACE_ARGS] = {}, site;
+	int t = trace_caller(ctx, &site);
+	struct trace_slot *slot = trace_slot(ctx);
 
-	if (t >= 0)
-		trace_call(number(ctx), t, site, w);
+	if (t < 0)
+		return 0;
+	trace_arguments(ctx, args);
+	if (trace_call((__u64)ctx, t, site, args)) {
+		__sync_fetch_and_add(&slot->count, 1);
+		slot->last = TRACE_MARK(ctx);
+	}
 	return 0;
 }
 
 SEC("fexit/trace_exit")
 int trace_exit(void *ctx)
 {
-	__u64 w[8 + 4] = {}, site;
+	struct trace_slot *slot = trace_slot(ctx);
+	__u64 result = 0, site;
 
-	if (trace_caller(ctx, w, &site) >= 0)
-		trace_returned(number(ctx), w[spec.args & 7]);
+	if (!slot->count)
+		return 0;
+	if (slot->last == TRACE_MARK(ctx))
+		slot->last = 0;
+	else if (trace_caller(ctx, &site) < 0)
+		return 0;
+	__sync_fetch_and_add(&slot->count, -1);
+	if (layout.func_args)
+		bpf_get_func_ret(ctx, &result);
+	else if (spec.args <= MAX_ARGS)
+		bpf_probe_read_kernel(&result, sizeof(result), ctx + 8 * spec.args);
+	trace_returned((__u64)ctx, result);
 	return 0;
 }
 
@@ -604,16 +679,16 @@ int trace_site_return(void *ctx)
 
 static __always_inline int trace_life(__u8 what, __u32 t)
 {
-	struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
-	__u64 id = 0, result = 0;
+	struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
 
 	if (!e) {
 		TRACE_COUNT(full);
 		return 0;
 	}
-	TRACE_RETURNED(e);
+	trace_describe(e, 0, t, 0);
+	__builtin_memset(e->args, 0, sizeof(e->args));
 	e->what = what;
-	e->target = t;
+	e->captures = 0;
 	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
 	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 	return 0;
