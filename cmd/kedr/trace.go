@@ -74,5 +74,6 @@ func newTrace() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&opts.All, "all", false, "")
 	cmd.Flags().BoolVar(&opts.Errors, "errors", false, "")
+	cmd.Flags().StringVar((*string)(&opts.How), "probes", "trampoline", "")
 	return cmd
 }

@@ -87,6 +87,19 @@ func (k *Kernel) PerCPU(name string) (btf.TypeID, error) {
 	return spec.TypeID(v)
 }
 
+// Function returns the type of a function, as programs that call it refer to it.
+func (k *Kernel) Function(name string) (btf.TypeID, error) {
+	f, err := find[*btf.Func](k, name)
+	if err != nil {
+		return 0, err
+	}
+	spec, err := k.spec()
+	if err != nil {
+		return 0, err
+	}
+	return spec.TypeID(f)
+}
+
 // find looks a type up by its name.
 func find[T btf.Type](k *Kernel, name string) (T, error) {
 	var t T

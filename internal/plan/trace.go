@@ -19,6 +19,7 @@ type TraceHow int
 const (
 	Trampoline TraceHow = iota // at entry and return. Requires Linux 5.5
 	Kprobe                     // kprobe and kretprobe: functions that trampolines refuse
+	Session                    // one program for many functions. Requires Linux 6.10
 )
 
 // TraceFunction is a function to trace.

@@ -387,6 +387,7 @@ const (
 	kedrProgTraceJump            = "trace_jump"
 	kedrProgTraceKprobe          = "trace_kprobe"
 	kedrProgTraceKretprobe       = "trace_kretprobe"
+	kedrProgTraceSession         = "trace_session"
 	kedrProgTraceSiteCall        = "trace_site_call"
 	kedrProgTraceSiteReturn      = "trace_site_return"
 	kedrVarDepths                = "depths"
@@ -476,6 +477,7 @@ type kedrProgramSpecs struct {
 	TraceJump            *ebpf.ProgramSpec `ebpf:"trace_jump"`
 	TraceKprobe          *ebpf.ProgramSpec `ebpf:"trace_kprobe"`
 	TraceKretprobe       *ebpf.ProgramSpec `ebpf:"trace_kretprobe"`
+	TraceSession         *ebpf.ProgramSpec `ebpf:"trace_session"`
 	TraceSiteCall        *ebpf.ProgramSpec `ebpf:"trace_site_call"`
 	TraceSiteReturn      *ebpf.ProgramSpec `ebpf:"trace_site_return"`
 }
@@ -643,6 +645,7 @@ type kedrPrograms struct {
 	TraceJump            *ebpf.Program `ebpf:"trace_jump"`
 	TraceKprobe          *ebpf.Program `ebpf:"trace_kprobe"`
 	TraceKretprobe       *ebpf.Program `ebpf:"trace_kretprobe"`
+	TraceSession         *ebpf.Program `ebpf:"trace_session"`
 	TraceSiteCall        *ebpf.Program `ebpf:"trace_site_call"`
 	TraceSiteReturn      *ebpf.Program `ebpf:"trace_site_return"`
 }
@@ -675,6 +678,7 @@ func (p *kedrPrograms) Close() error {
 		p.TraceJump,
 		p.TraceKprobe,
 		p.TraceKretprobe,
+		p.TraceSession,
 		p.TraceSiteCall,
 		p.TraceSiteReturn,
 	)

@@ -233,6 +233,7 @@ func (s *Set) quicken() {
 		id, s.layout.PercpuCount = 0, math.MaxUint32
 	}
 	placePercpu(s.spec, id)
+	placeFunctions(s.spec, k.Function)
 	if k.HasHelper("get_current_task_btf") {
 		comm, err1 := k.Field("task_struct", "comm")
 		pid, err2 := k.Field("task_struct", "pid")

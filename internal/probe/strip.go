@@ -57,3 +57,20 @@ func placePercpu(spec *ebpf.CollectionSpec, id btf.TypeID) {
 		}
 	}
 }
+
+// placeFunctions puts the kernel's functions that programs call where they are called.
+// The library does that too, but insists on one prototype, and these have had two. What
+// the kernel does not have stays as it is, for programs that are not loaded then.
+func placeFunctions(spec *ebpf.CollectionSpec, find func(name string) (btf.TypeID, error)) {
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			if !ins.IsKfuncCall() {
+				continue
+			}
+			if id, err := find(ins.Reference()); err == nil {
+				*ins = asm.Instruction{OpCode: ins.OpCode, Src: ins.Src, Constant: int64(id)}
+			}
+		}
+	}
+}

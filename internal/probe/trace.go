@@ -34,7 +34,22 @@ type TraceOptions struct {
 	// Sites are the return addresses from which calls are kept, by target, section and
 	// offset; nil: all.
 	Sites []TraceSite
+
+	How TraceAttach
 }
+
+// TraceAttach is how functions are attached to. What a way refuses is tried by others.
+type TraceAttach string
+
+// The ways there are.
+const (
+	AttachTrampolines TraceAttach = "trampoline" // each function for itself: what one probe misses, another sees
+	AttachSession     TraceAttach = "session"    // all at once, in no time; misses what interrupts call meanwhile. Requires Linux 6.10
+	AttachKprobes     TraceAttach = "kprobe"     // kprobes alone
+)
+
+// TraceAttaches lists them, the usual one first.
+var TraceAttaches = []string{string(AttachTrampolines), string(AttachSession), string(AttachKprobes)}
 
 // TraceSite is a place in a target.
 type TraceSite struct {
@@ -98,8 +113,18 @@ func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) erro
 		if err := removeStale(dir); err != nil {
 			return err
 		}
+		taken, err := s.attachSession(dir, t, opts)
+		if err != nil {
+			return err
+		}
 		for i := range t.Functions {
+			if taken[i] {
+				continue
+			}
 			f := &t.Functions[i]
+			if opts.How == AttachKprobes {
+				f.How = plan.Kprobe
+			}
 			err := s.attachTraced(dir, i, f, t, opts)
 			if errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
 				return err
@@ -189,6 +214,71 @@ func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, t *plan.Tra
 		err = kerr
 	}
 	return s.attachPlaces(dir, i, f, spec, t, opts, err)
+}
+
+// attachSession attaches to all functions at once, as far as the kernel has what it takes,
+// and says which. Programs differ by what they capture, not by function.
+func (s *Set) attachSession(dir string, t *plan.Trace, opts *TraceOptions) (taken map[int]bool, err error) {
+	if opts.How != AttachSession {
+		return nil, nil
+	}
+	if _, err := s.kernel.Function("bpf_session_cookie"); err != nil {
+		return nil, errors.New("this kernel has no sessions of kprobes, which are new in Linux 6.10 and need CONFIG_FPROBE: leave --probes as it is")
+	}
+	traceable, err := traceableFunctions(dir)
+	if err != nil {
+		return nil, err
+	}
+	groups := make(map[kedrTraceSpec][]int)
+	for i := range t.Functions {
+		f := &t.Functions[i]
+		if f.Callback || !traceable[f.Name] {
+			continue
+		}
+		spec := traceSpec(0, f, opts)
+		spec.Slots = 0
+		groups[spec] = append(groups[spec], i)
+	}
+	taken = make(map[int]bool)
+	for spec, members := range groups {
+		names := make([]string, len(members))
+		cookies := make([]uint64, len(members))
+		for n, i := range members {
+			names[n], cookies[n] = t.Functions[i].Name, uint64(i)
+		}
+		prog, err := s.traceProgram("trace_session", &t.Functions[members[0]], spec, "", opts)
+		if err != nil {
+			return nil, err
+		}
+		l, err := link.KprobeMulti(prog, link.KprobeMultiOptions{Symbols: names, Cookies: cookies, Session: true})
+		prog.Close()
+		if err != nil {
+			// A name that is there twice, or something the kernel does not tell: each for itself.
+			if Trace != nil {
+				Trace("session of %d functions: %v", len(names), err)
+			}
+			continue
+		}
+		s.attached = append(s.attached, Attached{Symbol: names[0], link: l, id: traceID, traced: members[0] + 1, half: session})
+		for _, i := range members {
+			taken[i], t.Functions[i].How = true, plan.Session
+		}
+	}
+	return taken, nil
+}
+
+// traceableFunctions reads what the kernel's tracer can be called from.
+func traceableFunctions(dir string) (map[string]bool, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "available_filter_functions"))
+	if err != nil {
+		return nil, fmt.Errorf("asking which functions can be traced: %w", err)
+	}
+	names := make(map[string]bool, 1<<16)
+	for line := range strings.Lines(string(b)) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		names[name] = true
+	}
+	return names, nil
 }
 
 // maxPlaces is how many calls of one function are watched one by one.
@@ -352,6 +442,7 @@ const (
 	exitHalf half = iota
 	entryHalf
 	breakpoint // a kprobe or kretprobe
+	session    // both halves, of many functions
 )
 
 // TraceReader reads what a trace has seen.
@@ -482,6 +573,7 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 	// were missed, the call may have been the target's, and nothing tells of it; of one of
 	// them the other tells (TraceReader).
 	missed := make([][2]uint64, len(functions))
+	var together uint64
 	for _, a := range s.attached {
 		if a.traced == 0 || a.half == breakpoint || a.link == nil || a.traced > len(missed) {
 			continue
@@ -490,7 +582,14 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 		if err != nil {
 			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
 		}
+		if a.half == session {
+			together += n
+			continue
+		}
 		missed[a.traced-1][a.half] += n
+	}
+	if together > 0 {
+		out = append(out, trace.Lost{Reason: "calls, by anybody, in interrupts of a probe: of functions that are attached to together the kernel runs one at a time", Count: together})
 	}
 	kprobes := make([]uint64, len(functions))
 	if s.jumps != "" {

@@ -111,7 +111,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 		if p.Trace, err = plan.NewTrace(k, opts.Trace.TraceOptions, targets...); err != nil {
 			return nil, err
 		}
-		limits.Trace = probe.TraceOptions{Buffer: opts.Trace.Buffer, Errors: opts.Trace.Errors}
+		limits.Trace = probe.TraceOptions{Buffer: opts.Trace.Buffer, Errors: opts.Trace.Errors, How: opts.Trace.How}
 	}
 	set, err := probe.Attach(p, k, limits)
 	if err != nil {

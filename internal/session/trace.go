@@ -20,6 +20,7 @@ type TraceOptions struct {
 	plan.TraceOptions
 	Buffer int  // bytes; see probe.TraceOptions
 	Errors bool // only calls that fail
+	How    probe.TraceAttach
 }
 
 // traceMeta is what a trace has to remember of its beginning.
@@ -74,7 +75,7 @@ type TraceReader struct {
 	loads    map[uint32]probe.Load
 	sites    map[siteKey]uint32
 	open     map[uint64]openCall // calls that have not returned
-	headless []uint64       // by function: returns whose beginning was not seen
+	headless []uint64            // by function: returns whose beginning was not seen
 	event    probe.TraceEvent
 }
 

@@ -137,18 +137,12 @@ struct {
 
 struct trace_record8 trace_nothing; /* what a new entry holds first */
 
-static __always_inline struct trace_count *trace_counted(void)
-{
-	__u32 i = tracing.function;
-
-	return bpf_map_lookup_elem(&trace_counts, &i);
-}
-
-#define TRACE_COUNT(what)                                           \
-	do {                                                        \
-		struct trace_count *count = trace_counted();        \
-		if (count)                                          \
-			__sync_fetch_and_add(&count->what, 1);      \
+#define TRACE_COUNT(what)                                                             \
+	do {                                                                          \
+		__u32 number = fn;                                                    \
+		struct trace_count *count = bpf_map_lookup_elem(&trace_counts, &number); \
+		if (count)                                                            \
+			__sync_fetch_and_add(&count->what, 1);                        \
 	} while (0)
 
 /*
@@ -201,7 +195,7 @@ static __noinline int trace_filter(struct filter_in *in, __u32 function)
 	return wanted;
 }
 
-static __always_inline bool trace_wanted(struct trace_event *e)
+static __always_inline bool trace_wanted(__u32 fn, struct trace_event *e)
 {
 	struct filter_in in;
 
@@ -215,7 +209,7 @@ static __always_inline bool trace_wanted(struct trace_event *e)
 	in.cpu = e->cpu;
 	in.context = e->context;
 	__builtin_memcpy(in.comm, e->comm, sizeof(in.comm));
-	return trace_filter(&in, tracing.function);
+	return trace_filter(&in, fn);
 }
 
 static __always_inline bool trace_failed(__u64 result)
@@ -324,13 +318,13 @@ static __always_inline void trace_task(struct trace_event *e)
 }
 
 /* Everything of a call that is known when it begins. */
-static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u32 t, __u64 site)
+static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u64 id, __u32 t, __u64 site)
 {
 	e->what = TRACE_CALL;
 	e->context = trace_context();
 	e->target = t;
 	e->captures = tracing.captures;
-	e->function = tracing.function;
+	e->function = fn;
 	e->time = bpf_ktime_get_ns();
 	e->id = id;
 	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
@@ -348,10 +342,10 @@ static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u3
 			TRACE_COUNT(full);                                                     \
 			return 0;                                                              \
 		}                                                                              \
-		trace_describe(&r->e, id, t, site);                                            \
+		trace_describe(fn, &r->e, id, t, site);                                        \
 		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));                          \
 		TRACE_CAPTURE_ALL(r, n, 0);                                                    \
-		if (!trace_wanted(&r->e)) {                                                    \
+		if (!trace_wanted(fn, &r->e)) {                                                \
 			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                              \
 			return 0;                                                              \
 		}                                                                              \
@@ -359,9 +353,9 @@ static __always_inline void trace_describe(struct trace_event *e, __u64 id, __u3
 	} while (0)
 
 /* A call has begun; says whether its return is of interest. */
-static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u64 *args)
+static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, const __u64 *args)
 {
-	__u64 function = tracing.function;
+	__u64 function = fn;
 
 	if (!trace_site_wanted(t, site))
 		return 0;
@@ -373,7 +367,7 @@ static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u6
 			TRACE_COUNT(crowded);
 			return 0;
 		}
-		trace_describe(&r->e, id, t, site);
+		trace_describe(fn, &r->e, id, t, site);
 		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 0);
 		return 1;
@@ -385,9 +379,9 @@ static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u6
 			TRACE_COUNT(full);
 			return 0;
 		}
-		trace_describe(e, id, t, site);
+		trace_describe(fn, e, id, t, site);
 		__builtin_memcpy(e->args, args, sizeof(e->args));
-		if (!trace_wanted(e)) {
+		if (!trace_wanted(fn, e)) {
 			bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
 			return 0;
 		}
@@ -406,17 +400,17 @@ static __always_inline bool trace_call(__u64 id, __u32 t, __u64 site, const __u6
 	return 1;
 }
 
-static __always_inline void trace_late(__u64 id, __u64 result)
+static __always_inline void trace_late(__u32 fn, __u64 id, __u64 result)
 {
 	struct trace_record8 *r = bpf_map_lookup_elem(&trace_open, &id);
 
 	/* Not ours: the function was entered from elsewhere. */
-	if (!r || r->e.function != tracing.function)
+	if (!r || r->e.function != fn)
 		return;
 	r->e.what = TRACE_WHOLE;
 	r->e.result = result;
 	r->e.duration = bpf_ktime_get_ns() - r->e.time;
-	if ((!tracing.errors || trace_failed(result)) && trace_wanted(&r->e)) {
+	if ((!tracing.errors || trace_failed(result)) && trace_wanted(fn, &r->e)) {
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 1);
 		if (bpf_ringbuf_output(&trace_events, r, sizeof(*r), 0))
 			TRACE_COUNT(full);
@@ -430,7 +424,7 @@ static __always_inline void trace_late(__u64 id, __u64 result)
 		(e)->context = 0; /* that of the call */        \
 		(e)->target = tracing.target;                   \
 		(e)->captures = 0;                              \
-		(e)->function = tracing.function;               \
+		(e)->function = fn;                             \
 		(e)->time = bpf_ktime_get_ns();                 \
 		(e)->id = id;                                   \
 		(e)->result = result;                           \
@@ -450,16 +444,16 @@ struct trace_return_text {
 	struct trace_capture capture;
 };
 
-static __always_inline void trace_returned(__u64 id, __u64 result)
+static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 {
 	if (tracing.late) {
-		trace_late(id, result);
+		trace_late(fn, id, result);
 		return;
 	}
 	if (tracing.paired) {
 		__u64 *function = bpf_map_lookup_elem(&trace_paired, &id);
 
-		if (!function || *function != tracing.function)
+		if (!function || *function != fn)
 			return;
 		bpf_map_delete_elem(&trace_paired, &id);
 	}
@@ -496,6 +490,7 @@ static __always_inline void trace_returned(__u64 id, __u64 result)
 static __always_inline int trace_caller(void *ctx, __u64 *site)
 {
 	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx), w[3];
+	__u32 fn = tracing.function;
 
 	if (spec.args > MAX_ARGS || bpf_probe_read_kernel(w, sizeof(w), ctx + 8 * (spec.args + 1))) {
 		TRACE_COUNT(frame);
@@ -554,7 +549,7 @@ int trace_entry(void *ctx)
 	if (t < 0)
 		return 0;
 	trace_arguments(ctx, args);
-	if (trace_call((__u64)ctx, t, site, args)) {
+	if (trace_call(tracing.function, (__u64)ctx, t, site, args)) {
 		__sync_fetch_and_add(&slot->count, 1);
 		slot->last = TRACE_MARK(ctx);
 	}
@@ -578,7 +573,7 @@ int trace_exit(void *ctx)
 		bpf_get_func_ret(ctx, &result);
 	else if (spec.args <= MAX_ARGS)
 		bpf_probe_read_kernel(&result, sizeof(result), ctx + 8 * spec.args);
-	trace_returned((__u64)ctx, result);
+	trace_returned(tracing.function, (__u64)ctx, result);
 	return 0;
 }
 
@@ -607,6 +602,7 @@ SEC("kprobe/trace_kprobe")
 int trace_kprobe(void *ctx)
 {
 	__u64 args[TRACE_ARGS], sp = REG(ctx, REGS_SP), ret = 0;
+	__u32 fn = tracing.function;
 	int t;
 
 	if (bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp)) {
@@ -625,7 +621,7 @@ int trace_kprobe(void *ctx)
 		return 0;
 	}
 	trace_registers(ctx, args);
-	trace_call(sp, t, ret, args);
+	trace_call(fn, sp, t, ret, args);
 	return 0;
 }
 
@@ -633,8 +629,41 @@ SEC("kprobe/trace_kretprobe")
 int trace_kretprobe(void *ctx)
 {
 	/* The return address has been taken off by now. */
-	trace_returned(REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
+	trace_returned(tracing.function, REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
 	return 0;
+}
+
+/* Those of 7.x take the context, those before nothing: it does no harm. */
+extern __u64 *bpf_session_cookie(void *ctx) __ksym;
+extern bool bpf_session_is_return(void *ctx) __ksym;
+
+/*
+ * Many functions with one program, entry and return: the number of the function is what it
+ * was attached with. What an interrupt calls while any such program runs is not seen, and
+ * counted by the kernel. Requires Linux 6.10.
+ */
+SEC("kprobe.session/trace_session")
+int trace_session(void *ctx)
+{
+	__u64 args[TRACE_ARGS], sp = REG(ctx, REGS_SP), ret = 0, *id;
+	__u32 fn = bpf_get_attach_cookie(ctx);
+	int t;
+
+	id = bpf_session_cookie(ctx);
+	if (bpf_session_is_return(ctx)) {
+		trace_returned(fn, *id, REG(ctx, REGS_AX));
+		return 0;
+	}
+	if (bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp)) {
+		TRACE_COUNT(frame);
+		return 1;
+	}
+	t = target_of(ret);
+	if (t < 0)
+		return 1; /* the return is of no interest either */
+	trace_registers(ctx, args);
+	*id = sp;
+	return !trace_call(fn, sp, t, ret, args);
 }
 
 /*
@@ -651,7 +680,7 @@ int trace_jump(void *ctx)
 	if (target_of(ret) >= 0 && !tracing.unprobed)
 		return 0; /* the callee's own probe finds the caller */
 	trace_registers(ctx, args);
-	trace_call(0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args);
+	trace_call(tracing.function, 0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args);
 	return 0;
 }
 
@@ -666,26 +695,27 @@ int trace_site_call(void *ctx)
 	__u64 args[TRACE_ARGS];
 
 	trace_registers(ctx, args);
-	trace_call(REG(ctx, REGS_SP) - 8, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + CALL_LEN, args);
+	trace_call(tracing.function, REG(ctx, REGS_SP) - 8, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + CALL_LEN, args);
 	return 0;
 }
 
 SEC("kprobe/trace_site_return")
 int trace_site_return(void *ctx)
 {
-	trace_returned(REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
+	trace_returned(tracing.function, REG(ctx, REGS_SP) - 8, REG(ctx, REGS_AX));
 	return 0;
 }
 
 static __always_inline int trace_life(__u8 what, __u32 t)
 {
 	struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+	__u32 fn = tracing.function;
 
 	if (!e) {
 		TRACE_COUNT(full);
 		return 0;
 	}
-	trace_describe(e, 0, t, 0);
+	trace_describe(fn, e, 0, t, 0);
 	__builtin_memset(e->args, 0, sizeof(e->args));
 	e->what = what;
 	e->captures = 0;
