@@ -13,7 +13,7 @@ PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebst
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help all demo build packages bpf-packages unit machine conformance kernels test lint generate check-generated fuzz clean
+.PHONY: help all demo build packages bpf-packages unit machine conformance traces kernels test lint generate check-generated fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ conformance: packages build
 	done; \
 	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
 
+traces: packages build ## the tests of what traces are made of, on each of $(KERNELS)
+	@for v in $(KERNELS); do \
+		echo "traces on $$v"; \
+		$(GO) test -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' ./test/trace || exit 1; \
+	done
+
 kernels: ## write docs/kernels.md from the last run of the conformance tests on all kernels
 	@for v in $(KERNELS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
 	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(KERNELS)) >docs/kernels.md
@@ -72,14 +78,15 @@ machine: packages build
 	done
 	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(CORE)' KEDR_MODULES=$(CURDIR)/build/modules \
 		$(GO) test -tags machine -count=1 -timeout 30m ./test/machine
+	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(KERNELS)' $(GO) test -tags machine -count=1 ./internal/trace/describe
 
-test: unit machine conformance ## all tests: unit, and in machines with each of $(KERNELS)
+test: unit machine conformance traces ## all tests: unit, and in machines with each of $(KERNELS)
 
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags guest ./test/...
-	$(GO) vet -tags machine ./test/...
+	$(GO) vet -tags machine ./test/... ./internal/trace/...
 	$(GO) tool staticcheck ./...
 
 generate: bpf-packages ## compile the eBPF programs anew
@@ -102,6 +109,7 @@ fuzz: ## fuzz each parser for half a minute
 	$(GO) test -run NONE -fuzz FuzzFrames -fuzztime 30s ./internal/symbolize
 	$(GO) test -run NONE -fuzz FuzzReadFrame -fuzztime 30s ./internal/machine
 	$(GO) test -run NONE -fuzz FuzzReadSymbols -fuzztime 30s ./internal/probe
+	$(GO) test -run NONE -fuzz FuzzParseFormat -fuzztime 30s ./internal/trace/describe
 
 clean: ## remove what was built here; kernels stay in the user's cache
 	rm -rf bin build
