@@ -38,9 +38,9 @@ const (
 	tracefs       = "/sys/kernel/tracing"
 )
 
-// withTracefs gives f the path of tracefs, which it mounts for that time where
+// WithTracefs gives f the path of tracefs, which it mounts for that time where
 // nobody has.
-func withTracefs(f func(dir string) error) error {
+func WithTracefs(f func(dir string) error) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(tracefs, &st); err != nil {
 		return fmt.Errorf("%s: %w: this kernel has no tracefs (CONFIG_FTRACE)", tracefs, err)
@@ -78,7 +78,7 @@ func (s *Set) attachJumps(id uint32, p *plan.Plan, detached bool) error {
 			}
 		}
 	}
-	err := withTracefs(func(dir string) error {
+	err := WithTracefs(func(dir string) error {
 		if err := removeStale(dir); err != nil {
 			return err
 		}
@@ -183,7 +183,7 @@ func (s *Set) jumpMisses() (uint64, error) {
 	if s.jumps == "" {
 		return 0, nil
 	}
-	err := withTracefs(func(dir string) error {
+	err := WithTracefs(func(dir string) error {
 		b, err := os.ReadFile(filepath.Join(dir, "kprobe_profile"))
 		if err != nil {
 			return err
@@ -251,7 +251,7 @@ func RemoveJumps() error {
 	if !haveJumps(detachedJumps) {
 		return nil
 	}
-	return withTracefs(func(dir string) error { return removeJumps(dir, detachedJumps) })
+	return WithTracefs(func(dir string) error { return removeJumps(dir, detachedJumps) })
 }
 
 // haveJumps spares mounting tracefs where nothing of ours can be in it. Where it is

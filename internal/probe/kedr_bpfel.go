@@ -65,6 +65,7 @@ type kedrLoad struct {
 	WrongFrees     uint64
 	Live           uint64
 	Mismatched     uint64
+	LiveBytes      uint64
 	Section        [16]uint64
 }
 
@@ -296,23 +297,24 @@ type kedrTraceSlot struct {
 }
 
 type kedrTraceSpec struct {
-	_        structs.HostLayout
-	Function uint32
-	Slots    uint8
-	Callback uint8
-	Target   uint8
-	Captures uint8
-	Late     uint8
-	Filtered uint8
-	Errors   uint8
-	Fails    uint8
-	Paired   uint8
-	Sited    uint8
-	Unprobed uint8
-	Kprobe   uint8
-	Life     uint8
-	_        [3]byte
-	Capture  [8]struct {
+	_         structs.HostLayout
+	Function  uint32
+	Slots     uint8
+	Callback  uint8
+	Target    uint8
+	Captures  uint8
+	Late      uint8
+	Filtered  uint8
+	Errors    uint8
+	Fails     uint8
+	Paired    uint8
+	Sited     uint8
+	Accounted uint8
+	Unprobed  uint8
+	Kprobe    uint8
+	Life      uint8
+	_         [2]byte
+	Capture   [8]struct {
 		_      structs.HostLayout
 		From   uint8
 		Text   uint8

@@ -275,6 +275,9 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 	sites := newSiteMaps(p)
 	s.spec.Maps["sites"].MaxEntries = uint32(max(len(sites.keys), 1))
 	s.spec.Maps["elsewhere"].MaxEntries = uint32(max(len(sites.words), 1))
+	if opts.Trace.Sites != nil {
+		s.spec.Maps["trace_sites"].MaxEntries = uint32(max(len(sites.words), 1))
+	}
 	// As cilium/ebpf makes it; the collections that replace it by ours insist.
 	s.spec.Maps[".bss"].Flags |= unix.BPF_F_MMAPABLE
 	for _, name := range sharedMaps {
@@ -285,6 +288,9 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 		s.shared[name] = m
 	}
 	if err := sites.write(s.shared["sites"], s.shared["elsewhere"]); err != nil {
+		return err
+	}
+	if err := s.writeRanges(opts.Trace.Sites, sites); err != nil {
 		return err
 	}
 	return s.writeTargets(p, sites, opts.Files)
@@ -634,7 +640,7 @@ func (s *Set) Close() error {
 	}
 	wg.Wait()
 	if s.jumps != "" && s.jumps != detachedJumps {
-		errs = append(errs, withTracefs(func(dir string) error { return removeJumps(dir, s.jumps) }))
+		errs = append(errs, WithTracefs(func(dir string) error { return removeJumps(dir, s.jumps) }))
 	}
 	errs = append(errs, s.symbols.close())
 	for _, m := range s.shared {

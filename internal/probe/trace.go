@@ -31,11 +31,11 @@ type TraceOptions struct {
 	Filter func(function int) asm.Instructions
 	Late   bool
 
-	// Sites are the return addresses from which calls are kept, by target, section and
-	// offset; nil: all.
-	Sites []TraceSite
+	// Sites are the code from which calls are kept; nil: all.
+	Sites []TraceRange
 
-	How TraceAttach
+	How       TraceAttach
+	Accounted bool // the session accounts for objects as well
 }
 
 // TraceAttach is how functions are attached to. What a way refuses is tried by others.
@@ -51,15 +51,10 @@ const (
 // TraceAttaches lists them, the usual one first.
 var TraceAttaches = []string{string(AttachTrampolines), string(AttachSession), string(AttachKprobes)}
 
-// TraceSite is a place in a target.
-type TraceSite struct {
+// TraceRange is a function of a target whose calls are wanted.
+type TraceRange struct {
 	Target, Section int
-	Offset          uint64
-}
-
-// key is that of trace_place in bpf/trace.c.
-func (s TraceSite) key() uint64 {
-	return uint64(s.Target)<<56 | uint64(s.Section)<<48 | s.Offset
+	From, To        uint64 // offsets in the section
 }
 
 const (
@@ -89,8 +84,21 @@ func (s *Set) sizeTraceMaps(t *plan.Trace, opts *TraceOptions) error {
 	if opts.late() {
 		s.spec.Maps["trace_open"].MaxEntries = traceOpen
 	}
-	if opts.Sites != nil {
-		s.spec.Maps["trace_sites"].MaxEntries = uint32(max(len(opts.Sites), 1))
+	return nil
+}
+
+// writeRanges marks the code from which calls are wanted.
+func (s *Set) writeRanges(ranges []TraceRange, sites *siteMaps) error {
+	words := make(map[uint32]uint64)
+	for _, r := range ranges {
+		for at := r.From; at < r.To; at++ {
+			words[sites.first[r.Target][r.Section]+uint32(at/64)] |= 1 << (at % 64)
+		}
+	}
+	for word, bits := range words {
+		if err := s.shared["trace_sites"].Put(word, bits); err != nil {
+			return fmt.Errorf("writing the sites of the trace: %w", err)
+		}
 	}
 	return nil
 }
@@ -100,16 +108,11 @@ func (o *TraceOptions) late() bool { return o.Errors || o.Late }
 // attachTrace attaches to everything that a trace is about. A function that refuses is
 // added to the trace's Untraced.
 func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) error {
-	for _, site := range opts.Sites {
-		if err := s.shared["trace_sites"].Put(site.key(), uint8(1)); err != nil {
-			return fmt.Errorf("writing the sites of the trace: %w", err)
-		}
-	}
 	untraced := func(name string, err error) {
 		t.Untraced = append(t.Untraced, trace.Untraced{Function: name, Reason: brief(err)})
 	}
 	s.jumps = jumpGroup(detached)
-	return withTracefs(func(dir string) error {
+	return WithTracefs(func(dir string) error {
 		if err := removeStale(dir); err != nil {
 			return err
 		}
@@ -167,7 +170,7 @@ func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
 	spec := kedrTraceSpec{
 		Function: uint32(i), Slots: min(f.Slots, traceArgSlots), Callback: flag(f.Callback), Target: uint8(f.Target),
 		Late: flag(opts.late()), Filtered: flag(opts.Filter != nil), Errors: flag(opts.Errors),
-		Fails: fails(&f.Result), Sited: flag(opts.Sites != nil),
+		Fails: fails(&f.Result), Sited: flag(opts.Sites != nil), Accounted: flag(opts.Accounted),
 	}
 	for _, c := range f.Captures[:min(len(f.Captures), trace.MaxCaptures)] {
 		to := &spec.Capture[spec.Captures]
@@ -526,6 +529,8 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 	if head == eventLen {
 		to.Comm = goString(e.Comm[:])
 		to.Args = e.Args[:]
+		live := int64(e.Live)
+		to.Live = &live
 		to.Event.Jump = e.What == trace.Call && e.Id == 0
 	}
 	rest := raw[head:]
@@ -607,7 +612,7 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 
 // traceMisses adds what kprobe_profile says of our events.
 func (s *Set) traceMisses(missed []uint64) error {
-	return withTracefs(func(dir string) error {
+	return WithTracefs(func(dir string) error {
 		b, err := os.ReadFile(filepath.Join(dir, "kprobe_profile"))
 		if err != nil {
 			return err

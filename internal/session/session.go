@@ -107,11 +107,12 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	}
 	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files}
 	if opts.Trace != nil {
-		var err error
-		if p.Trace, err = plan.NewTrace(k, opts.Trace.TraceOptions, targets...); err != nil {
+		t, how, err := planTrace(k, opts.Trace, targets)
+		if err != nil {
 			return nil, err
 		}
-		limits.Trace = probe.TraceOptions{Buffer: opts.Trace.Buffer, Errors: opts.Trace.Errors, How: opts.Trace.How}
+		p.Trace, limits.Trace = t, *how
+		limits.Trace.Accounted = !opts.NoLeaks
 	}
 	set, err := probe.Attach(p, k, limits)
 	if err != nil {

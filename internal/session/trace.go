@@ -18,8 +18,12 @@ import (
 // TraceOptions say what a session traces.
 type TraceOptions struct {
 	plan.TraceOptions
-	Buffer int  // bytes; see probe.TraceOptions
-	Errors bool // only calls that fail
+	Buffer int      // bytes; see probe.TraceOptions
+	Errors bool     // only calls that fail
+	Where  string   // an expression that calls have to meet
+	PIDs   []uint32 // of processes; none: all
+	From   []string // globs over functions of the targets that call; none: all
+	Expand []string // fields of structures
 	How    probe.TraceAttach
 }
 
@@ -62,6 +66,12 @@ func clocks() (time.Time, uint64, error) {
 		return now, 0, fmt.Errorf("reading the clock: %w", err)
 	}
 	return now.Round(0), uint64(ts.Nano()), nil
+}
+
+// Clock reads the kernel's clock, as a trace has it.
+func Clock() uint64 {
+	_, clock, _ := clocks()
+	return clock
 }
 
 // ErrNoTrace says that the session does not trace calls.
@@ -139,6 +149,9 @@ func (r *TraceReader) Copy(ctx context.Context, sink func(*trace.Record) error, 
 // pass gives the event just read to sink, its site first where that is new.
 func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 	e := r.event.Event
+	if r.session.meta.Options.NoLeaks {
+		e.Live = nil
+	}
 	if e.Function >= len(r.header.Functions) && (e.What == trace.Call || e.What == trace.Return || e.What == trace.Whole) {
 		return fmt.Errorf("the trace names function %d, and there are %d", e.Function, len(r.header.Functions))
 	}

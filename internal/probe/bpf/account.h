@@ -26,6 +26,7 @@ static __always_inline void strike(struct object *old)
 	if (ld) {
 		__sync_fetch_and_add(&ld->frees, 1);
 		__sync_fetch_and_add(&ld->live, -1ULL);
+		__sync_fetch_and_add(&ld->live_bytes, -old->size);
 	}
 	if (st) {
 		__sync_fetch_and_add(&st->live, -1ULL);
@@ -155,6 +156,7 @@ static __always_inline void enter_object(const struct entry *e, __u64 addr)
 		return;
 	}
 	__sync_fetch_and_add(&ld->live, 1);
+	__sync_fetch_and_add(&ld->live_bytes, o->size);
 	if (e->stack) {
 		__sync_fetch_and_add(&e->stack->live, 1);
 		__sync_fetch_and_add(&e->stack->live_bytes, o->size);

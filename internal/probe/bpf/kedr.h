@@ -170,7 +170,7 @@ struct load {
 	__u32 state;
 	__u64 core, init;
 	__u64 loaded, unloaded; /* ns since boot */
-	__u64 allocations, allocated_bytes, frees, wrong_frees, live, mismatched;
+	__u64 allocations, allocated_bytes, frees, wrong_frees, live, mismatched, live_bytes;
 	__u64 section[MAX_SECTIONS]; /* all 0: not the file that we know */
 };
 

@@ -39,6 +39,7 @@ struct trace_spec {
 	__u8 fails;
 	__u8 paired; /* returns are told apart from others' by the map of open calls */
 	__u8 sited; /* only calls from some sites */
+	__u8 accounted; /* what is obtained is looked after as well */
 	__u8 unprobed; /* there is no probe at the function itself */
 	__u8 kprobe; /* a kprobe, which may be a breakpoint */
 	__u8 life; /* that targets come and go is recorded, too */
@@ -127,12 +128,12 @@ struct {
 	__type(value, __u64); /* the function */
 } trace_paired SEC(".maps");
 
-/* Return addresses in the targets, by target, section and offset. */
+/* A bit for each offset of a section, laid out as elsewhere is: calls from there are wanted. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u64);
-	__type(value, __u8);
+	__type(key, __u32);
+	__type(value, __u64);
 } trace_sites SEC(".maps");
 
 struct trace_record8 trace_nothing; /* what a new entry holds first */
@@ -225,8 +226,8 @@ static __always_inline bool trace_failed(__u64 result)
 	return false;
 }
 
-/* Where the site lies in its target; 0: not in the file that we know. */
-static __noinline __u64 trace_place(__u32 t, __u64 addr)
+/* Whether a call that returns to addr is in a function whose calls are wanted. */
+static __noinline int trace_site_wanted(__u32 t, __u64 addr)
 {
 	__u32 load, i = t;
 	struct target *tg;
@@ -240,22 +241,18 @@ static __noinline __u64 trace_place(__u32 t, __u64 addr)
 	if (!tg || !ld)
 		return 0;
 	for (i = 0; i < MAX_SECTIONS; i++) {
+		__u64 offset = addr - 1 - ld->section[i], *word;
+
 		if (i >= tg->sections)
 			break;
-		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size)
-			return (__u64)t << 56 | (__u64)i << 48 | (addr - ld->section[i]);
+		if (ld->section[i] && offset < tg->section[i].size) {
+			__u32 at = tg->section[i].elsewhere + offset / 64;
+
+			word = bpf_map_lookup_elem(&trace_sites, &at);
+			return word && *word >> (offset % 64) & 1;
+		}
 	}
 	return 0;
-}
-
-static __always_inline bool trace_site_wanted(__u32 t, __u64 site)
-{
-	__u64 place;
-
-	if (!tracing.sited)
-		return true;
-	place = trace_place(t, site);
-	return bpf_map_lookup_elem(&trace_sites, &place) != NULL;
 }
 
 static __always_inline void trace_capture(struct trace_capture *c, __u32 i, const __u64 *args, __u64 result)
@@ -332,6 +329,13 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 	e->duration = 0;
 	e->site = site;
 	e->live = 0;
+	if (tracing.accounted) {
+		__u32 load = e->load - 1;
+		struct load *ld = bpf_map_lookup_elem(&loads, &load);
+
+		if (ld)
+			e->live = ld->live_bytes;
+	}
 	trace_task(e);
 }
 
@@ -357,7 +361,7 @@ static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, 
 {
 	__u64 function = fn;
 
-	if (!trace_site_wanted(t, site))
+	if (tracing.sited && !trace_site_wanted(t, site))
 		return 0;
 	if (tracing.late) {
 		struct trace_record8 *r;
