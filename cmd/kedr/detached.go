@@ -20,6 +20,8 @@ import (
 func newStart() *cobra.Command {
 	var opts session.Options
 	var cat catalogFlag
+	var calls bool
+	var choice traceChoice
 	cmd := &cobra.Command{
 		Use:   "start MODULE[,MODULE...]...",
 		Short: "Watch modules from now on, whoever loads them",
@@ -32,6 +34,9 @@ MODULE is a .ko file (also .ko.xz, .ko.zst, .ko.gz) or the name of an installed
 module. Several are separated by commas or are words of their own; they share one
 account: what one obtains another may give back. Module parameters are not for
 start: whoever loads the module gives them.
+
+With --trace, calls are recorded, too: kedr trace --attach MODULE shows them. What is
+not read before the buffer is full is lost, and counted.
 
 Start is refused, with exit status 3, while one of the modules is loaded or another
 session goes on.`,
@@ -46,10 +51,22 @@ session goes on.`,
 			_, err := targetNames(args)
 			return err
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return start(cmd, opts, &cat, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if calls {
+				if err := choice.check(); err != nil {
+					return err
+				}
+				opts.Trace = &choice.opts
+			} else if name := choice.given(cmd); name != "" {
+				return usage("--%s says what to trace: give --trace, too", name)
+			}
+			return start(cmd, opts, &cat, args)
+		},
 	}
 	limitFlags(cmd, &opts)
 	cat.register(cmd)
+	cmd.Flags().BoolVar(&calls, "trace", false, "record the modules' calls as well")
+	choice.register(cmd)
 	return cmd
 }
 

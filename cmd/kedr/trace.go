@@ -54,6 +54,16 @@ func (c *traceChoice) register(cmd *cobra.Command) {
 	cmd.RegisterFlagCompletionFunc("probes", cobra.FixedCompletions(probe.TraceAttaches, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// given names one of the flags that has been given; "": none.
+func (c *traceChoice) given(cmd *cobra.Command) string {
+	for _, name := range []string{"only", "except", "all", "errors", "where", "pid", "site", "expand", "buffer", "probes"} {
+		if cmd.Flags().Changed(name) {
+			return name
+		}
+	}
+	return ""
+}
+
 // check finds mistakes before any work is done.
 func (c *traceChoice) check() error {
 	if !slices.Contains(probe.TraceAttaches, string(c.opts.How)) {

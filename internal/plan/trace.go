@@ -64,7 +64,7 @@ type TraceOptions struct {
 
 	// Describe says what a function's parameters are; for a callback, module is the
 	// target's name. An error leaves them unknown.
-	Describe func(name, module string) (trace.Function, error)
+	Describe func(name, module string) (trace.Function, error) `json:"-"`
 }
 
 // hot are functions that are called so often, and tell so little, that they are traced

@@ -31,7 +31,7 @@ type Options struct {
 	MaxStacks  uint32
 
 	// Trace has calls recorded; NoLeaks spares the account of what is obtained.
-	Trace   *TraceOptions `json:"-"`
+	Trace   *TraceOptions `json:",omitempty"`
 	NoLeaks bool          `json:",omitempty"`
 
 	// Catalogs are the files that the catalog has from the user, for a restart.

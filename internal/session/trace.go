@@ -86,6 +86,7 @@ type TraceReader struct {
 	sites    map[siteKey]uint32
 	open     map[uint64]openCall // calls that have not returned
 	headless []uint64            // by function: returns whose beginning was not seen
+	endless  []uint64            // calls whose return was not
 	event    probe.TraceEvent
 }
 
@@ -106,7 +107,7 @@ func (s *Session) Trace() (*TraceReader, error) {
 	return &TraceReader{
 		session: s, reader: r, header: &s.meta.Trace.Header,
 		loads: make(map[uint32]probe.Load), sites: make(map[siteKey]uint32),
-		open: make(map[uint64]openCall), headless: make([]uint64, len(s.meta.Trace.Header.Functions)),
+		open: make(map[uint64]openCall), headless: make([]uint64, len(s.meta.Trace.Header.Functions)), endless: make([]uint64, len(s.meta.Trace.Header.Functions)),
 	}, nil
 }
 
@@ -203,6 +204,10 @@ type openCall struct {
 func (r *TraceReader) pair(e *trace.Event) {
 	switch {
 	case e.What == trace.Call && !e.Jump:
+		// Its frame has been used again: the one before has returned long ago.
+		if old, ok := r.open[e.ID]; ok {
+			r.endless[old.function]++
+		}
 		r.open[e.ID] = openCall{e.Function, e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm}
 	case e.What == trace.Return:
 		if c, ok := r.open[e.ID]; ok && c.function == e.Function {
@@ -250,10 +255,16 @@ func (r *TraceReader) Lost() ([]trace.Lost, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, n := range r.headless {
+	for i, name := range names {
 		// Where the buffer was full, that is why, and counted.
-		if n > 0 && !slices.ContainsFunc(lost, func(l trace.Lost) bool { return l.Function == names[i] }) {
-			lost = append(lost, trace.Lost{Function: names[i], Reason: "calls that were not seen to begin", Count: n})
+		if slices.ContainsFunc(lost, func(l trace.Lost) bool { return l.Function == name }) {
+			continue
+		}
+		if n := r.headless[i]; n > 0 {
+			lost = append(lost, trace.Lost{Function: name, Reason: "calls that were not seen to begin: an interrupt made them while the probe ran", Count: n})
+		}
+		if n := r.endless[i]; n > 0 {
+			lost = append(lost, trace.Lost{Function: name, Reason: "calls that were not seen to return: an interrupt made them while the probe ran", Count: n})
 		}
 	}
 	return lost, nil
