@@ -20,6 +20,7 @@ const (
 	Trampoline TraceHow = iota // at entry and return. Requires Linux 5.5
 	Kprobe                     // kprobe and kretprobe: functions that trampolines refuse
 	Session                    // one program for many functions. Requires Linux 6.10
+	Calls                      // the targets' own calls, one by one
 )
 
 // TraceFunction is a function to trace.
@@ -61,6 +62,10 @@ type TraceOptions struct {
 	All    bool     // hot imports, too
 	Only   []string // globs over function names; none: every function
 	Except []string
+
+	// Apart are functions that nothing must come between and their callers: tracepoints in
+	// them tell who called, and would tell of a trampoline.
+	Apart map[string]bool `json:"-"`
 
 	// Describe says what a function's parameters are; for a callback, module is the
 	// target's name. An error leaves them unknown.
@@ -111,6 +116,19 @@ func checkGlobs(flag string, globs []string, names func(yield func(string) bool)
 		}
 	}
 	return nil
+}
+
+// Apart lists the imports that tracepoints of this plan tell the callers of.
+func (p *Plan) Apart() map[string]bool {
+	apart := make(map[string]bool)
+	for _, pr := range p.Probes {
+		if pr.Mechanism == Tracepoint {
+			for _, im := range pr.Imports {
+				apart[im] = true
+			}
+		}
+	}
+	return apart
 }
 
 // NewTrace decides what to attach to for a trace of the targets' calls: each of their
@@ -206,6 +224,9 @@ func (tr *Trace) function(k Kernel, opts TraceOptions, name string, called bool)
 		if f.Slots > trace.MaxArgs {
 			f.How = Kprobe
 		}
+	}
+	if opts.Apart[name] {
+		f.How = Calls
 	}
 	if d, err := opts.Describe(name, ""); err == nil {
 		f.Function = d

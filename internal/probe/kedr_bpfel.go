@@ -260,6 +260,7 @@ type kedrTraceCount struct {
 	Full    uint64
 	Crowded uint64
 	Frame   uint64
+	Checked uint64
 }
 
 type kedrTraceEvent struct {
@@ -405,6 +406,7 @@ const (
 	kedrVarRanges                = "ranges"
 	kedrVarRescued               = "rescued"
 	kedrVarSpec                  = "spec"
+	kedrVarTraceBusy             = "trace_busy"
 	kedrVarTraceNothing          = "trace_nothing"
 	kedrVarTraceSlots            = "trace_slots"
 	kedrVarTracing               = "tracing"
@@ -525,6 +527,7 @@ type kedrVariableSpecs struct {
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
+	TraceBusy      *ebpf.VariableSpec `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.VariableSpec `ebpf:"trace_slots"`
 	Tracing        *ebpf.VariableSpec `ebpf:"tracing"`
@@ -611,6 +614,7 @@ type kedrVariables struct {
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
+	TraceBusy      *ebpf.Variable `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.Variable `ebpf:"trace_slots"`
 	Tracing        *ebpf.Variable `ebpf:"tracing"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,7 +126,7 @@ func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) erro
 				continue
 			}
 			f := &t.Functions[i]
-			if opts.How == AttachKprobes {
+			if opts.How == AttachKprobes && f.How != plan.Calls {
 				f.How = plan.Kprobe
 			}
 			err := s.attachTraced(dir, i, f, t, opts)
@@ -202,6 +203,9 @@ func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpe
 func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, t *plan.Trace, opts *TraceOptions) error {
 	spec := traceSpec(i, f, opts)
 	var err error
+	if f.How == plan.Calls {
+		return s.attachPlaces(dir, i, f, spec, t, opts, errors.New("kedr looks for leaks as well, and nothing may come between this function and who calls it"))
+	}
 	if f.How == plan.Trampoline {
 		err = s.attachTrampolines(i, f, spec, opts)
 		if err == nil || errors.Is(err, ErrNotPermitted) || errors.Is(err, ErrLockedDown) {
@@ -235,7 +239,7 @@ func (s *Set) attachSession(dir string, t *plan.Trace, opts *TraceOptions) (take
 	groups := make(map[kedrTraceSpec][]int)
 	for i := range t.Functions {
 		f := &t.Functions[i]
-		if f.Callback || !traceable[f.Name] {
+		if f.Callback || f.How == plan.Calls || !traceable[f.Name] {
 			continue
 		}
 		spec := traceSpec(0, f, opts)
@@ -522,7 +526,6 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 		Event: trace.Event{
 			What: e.What, Time: e.Time, CPU: e.Cpu, PID: e.Tgid, TID: e.Pid, Context: e.Context,
 			ID: e.Id, Function: int(e.Function), Target: int(e.Target), Result: e.Result, Duration: e.Duration,
-			Captured: to.Captured[:0],
 		},
 		Load: e.Load, Site: e.Site,
 	}
@@ -556,11 +559,13 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 // TraceLost counts the events of a trace that were not recorded.
 func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 	var out []trace.Lost
-	for i, name := range append(functions, "") {
+	checked := make([]uint64, len(functions)+1)
+	for i, name := range append(slices.Clone(functions), "") {
 		var c kedrTraceCount
 		if err := s.shared["trace_counts"].Lookup(uint32(i), &c); err != nil {
 			return nil, fmt.Errorf("reading what the trace has lost: %w", err)
 		}
+		checked[i] = c.Checked
 		for _, l := range []struct {
 			count  uint64
 			reason string
@@ -574,9 +579,9 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 			}
 		}
 	}
-	// The kernel does not let a program interrupt itself, whoever calls. If both halves
-	// were missed, the call may have been the target's, and nothing tells of it; of one of
-	// them the other tells (TraceReader).
+	// The kernel does not let a program interrupt itself, whoever calls. Of an entry that was
+	// missed the return tells (trace_exit), but for those in the first and last few
+	// instructions of the program; of a return that was missed, the next call (TraceReader).
 	missed := make([][2]uint64, len(functions))
 	var together uint64
 	for _, a := range s.attached {
@@ -603,7 +608,11 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 		}
 	}
 	for i, m := range missed {
-		if n := min(m[0], m[1]) + kprobes[i]; n > 0 {
+		n := kprobes[i]
+		if m[entryHalf] > checked[i] {
+			n += m[entryHalf] - checked[i]
+		}
+		if n > 0 {
 			out = append(out, trace.Lost{Function: functions[i], Reason: "calls, by anybody, that interrupted the probe: the kernel does not run it twice", Count: n})
 		}
 	}

@@ -107,7 +107,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	}
 	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files}
 	if opts.Trace != nil {
-		t, how, err := planTrace(k, opts.Trace, targets)
+		t, how, err := planTrace(k, opts.Trace, p.Apart(), targets)
 		if err != nil {
 			return nil, err
 		}

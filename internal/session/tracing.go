@@ -29,13 +29,13 @@ func (o *TraceOptions) Check() error {
 }
 
 // planTrace decides what to attach to, and says what the probes have to know.
-func planTrace(k *kernel.Kernel, o *TraceOptions, targets []*target.Module) (*plan.Trace, *probe.TraceOptions, error) {
+func planTrace(k *kernel.Kernel, o *TraceOptions, apart map[string]bool, targets []*target.Module) (*plan.Trace, *probe.TraceOptions, error) {
 	d, err := newDescriber(k, o, targets)
 	if err != nil {
 		return nil, nil, err
 	}
 	choice := o.TraceOptions
-	choice.Describe = d.function
+	choice.Describe, choice.Apart = d.function, apart
 	t, err := plan.NewTrace(k, choice, targets...)
 	if err = errors.Join(err, d.err); err != nil {
 		return nil, nil, err

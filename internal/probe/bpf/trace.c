@@ -98,6 +98,7 @@ struct trace_count {
 	__u64 full; /* halves that found no room in the ring buffer */
 	__u64 crowded; /* calls that found no room among the open ones */
 	__u64 frame; /* whose caller could not be told */
+	__u64 checked; /* entries that were not seen, and looked at when they returned */
 };
 
 struct {
@@ -543,20 +544,58 @@ static __always_inline void trace_arguments(void *ctx, __u64 *args)
 		bpf_probe_read_kernel(args, 8 * spec.args, ctx);
 }
 
+/*
+ * Which function's entry program runs on each CPU, and one: an interrupt that calls the
+ * same function meanwhile is not seen there, for the kernel runs no program twice. Its
+ * return is. One program does not leave its CPU, and leaves this as it found it.
+ */
+__u32 trace_busy[MAX_CPUS];
+
 SEC("fentry/trace_entry")
 int trace_entry(void *ctx)
 {
-	__u64 args[TRACE_ARGS] = {}, site;
-	int t = trace_caller(ctx, &site);
 	struct trace_slot *slot = trace_slot(ctx);
+	__u32 *busy = &trace_busy[bpf_get_smp_processor_id() & (MAX_CPUS - 1)], before = *busy;
+	__u64 args[TRACE_ARGS] = {}, site;
+	int t;
 
+	*(volatile __u32 *)busy = tracing.function + 1;
+	t = trace_caller(ctx, &site);
+	if (t >= 0) {
+		trace_arguments(ctx, args);
+		if (trace_call(tracing.function, (__u64)ctx, t, site, args)) {
+			__sync_fetch_and_add(&slot->count, 1);
+			slot->last = TRACE_MARK(ctx);
+		}
+	}
+	*(volatile __u32 *)busy = before;
+	return 0;
+}
+
+static __always_inline __u64 trace_result(void *ctx)
+{
+	__u64 result = 0;
+
+	if (layout.func_args)
+		bpf_get_func_ret(ctx, &result);
+	else if (spec.args <= MAX_ARGS)
+		bpf_probe_read_kernel(&result, sizeof(result), ctx + 8 * spec.args);
+	return result;
+}
+
+/* The entry was not seen: both halves are made up for now, and the time between is lost. */
+static __noinline int trace_rescue(void *ctx)
+{
+	__u64 args[TRACE_ARGS] = {}, site;
+	__u32 fn = tracing.function;
+	int t = trace_caller(ctx, &site);
+
+	TRACE_COUNT(checked);
 	if (t < 0)
 		return 0;
 	trace_arguments(ctx, args);
-	if (trace_call(tracing.function, (__u64)ctx, t, site, args)) {
-		__sync_fetch_and_add(&slot->count, 1);
-		slot->last = TRACE_MARK(ctx);
-	}
+	if (trace_call(fn, (__u64)ctx, t, site, args))
+		trace_returned(fn, (__u64)ctx, trace_result(ctx));
 	return 0;
 }
 
@@ -564,20 +603,19 @@ SEC("fexit/trace_exit")
 int trace_exit(void *ctx)
 {
 	struct trace_slot *slot = trace_slot(ctx);
-	__u64 result = 0, site;
+	__u64 site;
 
-	if (!slot->count)
-		return 0;
+	if (!slot->count) {
+		if (trace_busy[bpf_get_smp_processor_id() & (MAX_CPUS - 1)] != tracing.function + 1)
+			return 0;
+		return trace_rescue(ctx);
+	}
 	if (slot->last == TRACE_MARK(ctx))
 		slot->last = 0;
 	else if (trace_caller(ctx, &site) < 0)
 		return 0;
 	__sync_fetch_and_add(&slot->count, -1);
-	if (layout.func_args)
-		bpf_get_func_ret(ctx, &result);
-	else if (spec.args <= MAX_ARGS)
-		bpf_probe_read_kernel(&result, sizeof(result), ctx + 8 * spec.args);
-	trace_returned(tracing.function, (__u64)ctx, result);
+	trace_returned(tracing.function, (__u64)ctx, trace_result(ctx));
 	return 0;
 }
 
