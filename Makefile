@@ -10,6 +10,7 @@ export CGO_ENABLED := 0
 
 # The Debian packages that tests and the demo need; what is there stays as it is.
 PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebstrap
+BENCH_PACKAGES := trace-cmd bpftrace
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -82,6 +83,14 @@ machine: packages build
 
 test: unit machine conformance traces ## all tests: unit, and in machines with each of $(KERNELS)
 
+bench: packages build ## measure what kedr costs, beside other tools: docs/bench
+	@missing=$$(for p in $(BENCH_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing" $$missing; \
+		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+	@for v in $(CORE); do test/modules/build.sh $$v build/modules/$$v || exit 1; done
+	@mkdir -p build/bench && $(GO) build -o build/bench/bench ./test/bench
+	build/bench/bench -o docs/bench $(CORE)
+
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
@@ -108,6 +117,7 @@ fuzz: ## fuzz each parser for half a minute
 	$(GO) test -run NONE -fuzz FuzzOpen -fuzztime 30s ./internal/target
 	$(GO) test -run NONE -fuzz FuzzFrames -fuzztime 30s ./internal/symbolize
 	$(GO) test -run NONE -fuzz FuzzReadFrame -fuzztime 30s ./internal/machine
+	$(GO) test -run NONE -fuzz FuzzReader -fuzztime 30s ./internal/trace
 	$(GO) test -run NONE -fuzz FuzzReadSymbols -fuzztime 30s ./internal/probe
 	$(GO) test -run NONE -fuzz FuzzParseFormat -fuzztime 30s ./internal/trace/describe
 

@@ -154,9 +154,13 @@ func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) erro
 	})
 }
 
-// fails says how a function's result tells that it failed, as enum trace_fails has it.
-func fails(r *trace.Type) uint8 {
+// fails says how a function's result tells that it failed, as enum trace_fails has it;
+// the same as trace.Function.Error.
+func fails(f *trace.Function) uint8 {
+	r := &f.Result
 	switch {
+	case !f.Known:
+		return 1
 	case r.Class == trace.Int && r.Signed && r.Size == 4:
 		return 1
 	case r.Class == trace.Int && r.Signed && r.Size == 8:
@@ -171,7 +175,7 @@ func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
 	spec := kedrTraceSpec{
 		Function: uint32(i), Slots: min(f.Slots, traceArgSlots), Callback: flag(f.Callback), Target: uint8(f.Target),
 		Late: flag(opts.late()), Filtered: flag(opts.Filter != nil), Errors: flag(opts.Errors),
-		Fails: fails(&f.Result), Sited: flag(opts.Sites != nil), Accounted: flag(opts.Accounted),
+		Fails: fails(&f.Function), Sited: flag(opts.Sites != nil), Accounted: flag(opts.Accounted),
 	}
 	for _, c := range f.Captures[:min(len(f.Captures), trace.MaxCaptures)] {
 		to := &spec.Capture[spec.Captures]

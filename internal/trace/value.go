@@ -211,12 +211,20 @@ func (f *Function) Args(e *Event) []Arg {
 	return args
 }
 
+// Error is Type.Error of the result. Of a function that is not Known it is not known whether
+// it returns anything; an error is not there by chance.
+func (f *Function) Error(result uint64) (name string, failed bool) {
+	if !f.Known {
+		t := Type{Class: Int, Size: 4, Signed: true}
+		return t.Error(result)
+	}
+	return f.Result.Error(result)
+}
+
 // ResultOf shows what a call returned; "" for nothing.
 func (f *Function) ResultOf(result uint64, captured []Captured) string {
 	if !f.Known {
-		// Whether it returns anything is not known; an error is not there by chance.
-		t := Type{Class: Int, Size: 4, Signed: true}
-		if name, failed := t.Error(result); failed && name != "" {
+		if name, failed := f.Error(result); failed && name != "" {
 			return "-" + name
 		}
 		return ""

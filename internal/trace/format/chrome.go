@@ -120,7 +120,7 @@ func (c *chrome) slice(in *trace.Invocation) {
 		if r := f.ResultOf(in.Result, append(in.Captured, whenWhole(e)...)); r != "" {
 			ev.Args["(result)"] = r
 		}
-		if _, failed := f.Result.Error(in.Result); failed {
+		if _, failed := f.Error(in.Result); failed {
 			ev.Color = "terrible"
 		}
 	} else if !e.Jump {

@@ -129,7 +129,7 @@ func (j *jsonLines) call(in *trace.Invocation) error {
 		if r := f.ResultOf(raw, append(in.Captured, whenWhole(e)...)); r != "" {
 			c.Result = &jsonValue{Value: r, Raw: &raw}
 		}
-		c.Error, c.Failed = f.Result.Error(raw)
+		c.Error, c.Failed = f.Error(raw)
 	}
 	if s := j.sites.site[e.Site]; s != nil {
 		c.Site = &jsonSite{Address: s.Address, Frames: s.Frames}

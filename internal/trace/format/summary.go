@@ -70,7 +70,7 @@ func (s *summary) add(in *trace.Invocation) {
 		p = &sum{}
 		s.places[place{e.Function, e.Site}] = p
 	}
-	_, failed := s.h.Functions[e.Function].Result.Error(in.Result)
+	_, failed := s.h.Functions[e.Function].Error(in.Result)
 	for _, to := range []*sum{f, p} {
 		to.calls++
 		if !in.Returned {

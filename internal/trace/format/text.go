@@ -175,7 +175,7 @@ func (t *text) line(in *trace.Invocation, s shape) {
 		t.w.WriteString(" (its result is the caller's)")
 	case whole, closing:
 		if r := f.ResultOf(in.Result, append(in.Captured, whenWhole(e)...)); r != "" && (f.Known || !f.Callback || in.Result != 0) {
-			if _, failed := f.Result.Error(in.Result); failed {
+			if _, failed := f.Error(in.Result); failed {
 				r = t.paint(red, r)
 			}
 			t.w.WriteString(" = " + r)
