@@ -49,7 +49,7 @@ func (c *traceChoice) register(cmd *cobra.Command) {
 	fl.UintSliceVar(&c.pids, "pid", nil, "keep only calls by this `PROCESS`; may be repeated")
 	fl.StringSliceVar(&c.opts.From, "site", nil, "keep only calls from functions of the module that match this `GLOB`; may be repeated")
 	fl.StringSliceVar(&c.expand, "expand", nil, "show this field of structures, as file.f_flags, with each call; may be repeated")
-	fl.IntVar(&c.opts.Buffer, "buffer", 4<<20, "`BYTES` of events that may wait to be read: a power of two")
+	fl.IntVar(&c.opts.Buffer, "buffer", 16<<20, "`BYTES` of events that may wait to be read: a power of two")
 	fl.StringVar((*string)(&c.opts.How), "probes", probe.TraceAttaches[0], "how to attach: "+strings.Join(probe.TraceAttaches, ", "))
 	cmd.RegisterFlagCompletionFunc("probes", cobra.FixedCompletions(probe.TraceAttaches, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -24,7 +24,7 @@ import (
 
 // TraceOptions bound what a trace may use, and say which calls it keeps.
 type TraceOptions struct {
-	Buffer int  // bytes of the ring buffer, a power of two; 0: 4 MiB
+	Buffer int  // bytes of the ring buffer, a power of two; 0: 16 MiB
 	Errors bool // keep only calls that fail
 
 	// Filter gives the body of trace_filter for a function, nil where none of its calls
@@ -59,7 +59,7 @@ type TraceRange struct {
 }
 
 const (
-	traceBuffer   = 4 << 20
+	traceBuffer   = 16 << 20
 	traceOpen     = 16384         // calls that have not returned
 	traceID       = maxProbes - 2 // in what is counted by probe
 	traceArgSlots = trace.MaxArgs

@@ -154,7 +154,11 @@ func guest(kedr, dir string, calls []string) error {
 			return exec.Command(kedr, append([]string{"trace", "--vm=never", "--probes", "kprobe", "-o", "/tmp/kedr.trace"}, params...)...).Run()
 		}},
 		{"entry, exit, caller, task, six arguments, result", "kedr trace --probes session", func() error {
-			return exec.Command(kedr, append([]string{"trace", "--vm=never", "--probes", "session", "-o", "/tmp/kedr.trace"}, params...)...).Run()
+			cmd := exec.Command(kedr, append([]string{"trace", "--vm=never", "--probes", "session", "-o", "/tmp/kedr.trace"}, params...)...)
+			if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != 4 { // others' calls in interrupts
+				return err
+			}
+			return nil
 		}},
 		{"a filter that keeps no call", "kedr trace --where", func() error {
 			return exec.Command(kedr, append([]string{"trace", "--vm=never", "--only", "mktime64", "--where", "mon0 == 77", "-o", "/tmp/kedr.trace"}, params...)...).Run()
@@ -264,7 +268,7 @@ func throughput(kedr, calls string) error {
 			v, _ := strconv.ParseFloat(string(l[1]), 64)
 			lost += v
 		}
-		what := fmt.Sprintf("two threads, %.0f calls, 4 MiB buffer", total)
+		what := fmt.Sprintf("two threads, %.0f calls, 16 MiB buffer", total)
 		show(Row{What: what, Tool: "kedr trace --summary", Figure: total / time.Since(start).Seconds(), Unit: "calls a second, start and end included (emulated)"})
 		show(Row{What: what, Tool: "kedr trace --summary", Figure: lost, Unit: "events lost"})
 	}
