@@ -378,7 +378,11 @@ func goString(from []int8) string {
 
 // load makes one program out of a generic one.
 func (s *Set) load(program string, constants map[string]any, attachTo string, extra map[string]*ebpf.Map) (*ebpf.Program, error) {
-	prog := s.spec.Programs[program].Copy()
+	return s.loadSpec(s.spec.Programs[program].Copy(), program, constants, attachTo, extra)
+}
+
+// loadSpec is load for a program of which more is told than by constants.
+func (s *Set) loadSpec(prog *ebpf.ProgramSpec, program string, constants map[string]any, attachTo string, extra map[string]*ebpf.Map) (*ebpf.Program, error) {
 	if attachTo != "" {
 		prog.AttachTo = attachTo
 	}

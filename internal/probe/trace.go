@@ -20,6 +20,7 @@ import (
 	"kedr/internal/plan"
 	"kedr/internal/target"
 	"kedr/internal/trace"
+	"kedr/internal/trace/filter"
 )
 
 // TraceOptions bound what a trace may use, and say which calls it keeps.
@@ -27,10 +28,8 @@ type TraceOptions struct {
 	Buffer int  // bytes of the ring buffer, a power of two; 0: 16 MiB
 	Errors bool // keep only calls that fail
 
-	// Filter gives the body of trace_filter for a function, nil where none of its calls
-	// is wanted; Late says that it looks at results. Both are nil without an expression.
-	Filter func(function int) asm.Instructions
-	Late   bool
+	// Filter judges calls; nil: all are kept.
+	Filter *filter.Set
 
 	// Sites are the code from which calls are kept; nil: all.
 	Sites []TraceRange
@@ -88,6 +87,11 @@ func (s *Set) sizeTraceMaps(t *plan.Trace, opts *TraceOptions) error {
 	return nil
 }
 
+// wants says whether calls of a function can pass the filter.
+func (o *TraceOptions) wants(function int) bool {
+	return o.Filter == nil || o.Filter.Programs[uint32(function)] != nil
+}
+
 // writeRanges marks the code from which calls are wanted.
 func (s *Set) writeRanges(ranges []TraceRange, sites *siteMaps) error {
 	words := make(map[uint32]uint64)
@@ -104,7 +108,7 @@ func (s *Set) writeRanges(ranges []TraceRange, sites *siteMaps) error {
 	return nil
 }
 
-func (o *TraceOptions) late() bool { return o.Errors || o.Late }
+func (o *TraceOptions) late() bool { return o.Errors || o.Filter != nil && o.Filter.AtReturn }
 
 // attachTrace attaches to everything that a trace is about. A function that refuses is
 // added to the trace's Untraced.
@@ -122,7 +126,7 @@ func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) erro
 			return err
 		}
 		for i := range t.Functions {
-			if taken[i] {
+			if taken[i] || !opts.wants(i) {
 				continue
 			}
 			f := &t.Functions[i]
@@ -143,7 +147,7 @@ func (s *Set) attachTrace(t *plan.Trace, opts *TraceOptions, detached bool) erro
 		}
 		for n := range t.Jumps {
 			j := &t.Jumps[n]
-			if places[j.Called] {
+			if places[j.Called] || !opts.wants(j.Called) {
 				continue
 			}
 			if err := s.attachTracedJump(dir, n, j, &t.Functions[j.Called], t.Targets[j.Target].Name, opts); err != nil {
@@ -189,6 +193,7 @@ func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
 	return spec
 }
 
+// traceProgram makes one program of a generic one; of a session it is for many functions.
 func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpec, attachTo string, opts *TraceOptions) (*ebpf.Program, error) {
 	probe := kedrProbeSpec{Id: traceID, Args: f.Slots}
 	if attachTo != "" && !s.kernel.HasHelper("get_func_ip") {
@@ -201,7 +206,22 @@ func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpe
 	spec.Kprobe = flag(attachTo == "")
 	constants := s.constants(probe)
 	constants["tracing"] = spec
-	return s.load(name, constants, attachTo, nil)
+	prog := s.spec.Programs[name].Copy()
+	if opts.Filter != nil {
+		body := asm.Instructions(nil)
+		if name == "trace_session" {
+			var err error
+			if body, err = filter.Dispatch(opts.Filter.Programs); err != nil {
+				return nil, err
+			}
+		} else if p := opts.Filter.Programs[spec.Function]; p != nil {
+			body = p.Instructions
+		}
+		if err := filter.Replace(prog, "trace_filter", body); err != nil {
+			return nil, err
+		}
+	}
+	return s.loadSpec(prog, name, constants, attachTo, nil)
 }
 
 func (s *Set) attachTraced(dir string, i int, f *plan.TraceFunction, t *plan.Trace, opts *TraceOptions) error {
@@ -243,7 +263,7 @@ func (s *Set) attachSession(dir string, t *plan.Trace, opts *TraceOptions) (take
 	groups := make(map[kedrTraceSpec][]int)
 	for i := range t.Functions {
 		f := &t.Functions[i]
-		if f.Callback || f.How == plan.Calls || !traceable[f.Name] {
+		if f.Callback || f.How == plan.Calls || !traceable[f.Name] || !opts.wants(i) {
 			continue
 		}
 		spec := traceSpec(0, f, opts)

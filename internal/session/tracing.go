@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -15,6 +16,7 @@ import (
 	"kedr/internal/target"
 	"kedr/internal/trace"
 	"kedr/internal/trace/describe"
+	"kedr/internal/trace/filter"
 )
 
 // Check finds what is wrong with the options without asking a kernel.
@@ -22,6 +24,11 @@ func (o *TraceOptions) Check() error {
 	for _, g := range o.From {
 		if _, err := path.Match(g, ""); err != nil {
 			return fmt.Errorf("--site %q: %w", g, plan.ErrGlob)
+		}
+	}
+	if o.Where != "" {
+		if _, err := filter.Parse(o.Where); err != nil {
+			return err
 		}
 	}
 	_, err := describe.ParseExpansions(o.Expand)
@@ -44,12 +51,49 @@ func planTrace(k *kernel.Kernel, o *TraceOptions, apart map[string]bool, targets
 		return nil, nil, err
 	}
 	p := &probe.TraceOptions{Buffer: o.Buffer, Errors: o.Errors, How: o.How}
+	if p.Filter, err = compile(o, t); err != nil {
+		return nil, nil, err
+	}
 	if len(o.From) > 0 {
 		if p.Sites, err = ranges(o.From, targets); err != nil {
 			return nil, nil, err
 		}
 	}
 	return t, p, nil
+}
+
+// compile makes the filter: the expression, and the processes.
+func compile(o *TraceOptions, t *plan.Trace) (*filter.Set, error) {
+	var conditions []string
+	if o.Where != "" {
+		conditions = append(conditions, "("+o.Where+")")
+	}
+	var pids []string
+	for _, pid := range o.PIDs {
+		pids = append(pids, fmt.Sprintf("call.pid == %d", pid))
+	}
+	if len(pids) > 0 {
+		conditions = append(conditions, "("+strings.Join(pids, " || ")+")")
+	}
+	if len(conditions) == 0 {
+		return nil, nil
+	}
+	expr, err := filter.Parse(strings.Join(conditions, " && "))
+	if err != nil {
+		return nil, err
+	}
+	functions := make([]trace.Function, len(t.Functions))
+	for i := range t.Functions {
+		functions[i] = t.Functions[i].Function
+	}
+	set, err := expr.CompileAll(functions, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range set.Never {
+		t.Untraced = append(t.Untraced, trace.Untraced{Function: n.Function, Reason: "it has not what --where asks for"})
+	}
+	return set, nil
 }
 
 // ranges finds the functions that match one of the globs.

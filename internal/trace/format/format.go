@@ -85,12 +85,19 @@ func (s *sites) add(site *trace.Site) {
 	s.text[site.ID] = s.name(&c)
 }
 
-// name shows a site as func+off (file:line); the innermost inlined function first.
+// name shows a site as func+off (file:line). A function of the same file that was inlined
+// there is named, too; one of a header (kmalloc) tells nobody anything.
 func (s *sites) name(site *trace.Site) string {
 	if len(site.Frames) == 0 {
 		return fmt.Sprintf("%#x", site.Address)
 	}
-	inner, outer := &site.Frames[0], &site.Frames[len(site.Frames)-1]
+	outer := &site.Frames[len(site.Frames)-1]
+	inner := outer
+	for i := len(site.Frames) - 1; i >= 0; i-- {
+		if site.Frames[i].File == outer.File {
+			inner = &site.Frames[i]
+		}
+	}
 	var b strings.Builder
 	name := outer.Function
 	if name == "" {
