@@ -149,7 +149,7 @@ func begin(cmd *cobra.Command, k *kernel.Kernel, c *catalog.Catalog, opts sessio
 	out := cmd.OutOrStdout()
 	fmt.Fprintln(out, "Starting KEDR...")
 	if err := session.Start(c, k, opts, targets...); err != nil {
-		return refusal("started", err)
+		return choiceError(refusal("started", err))
 	}
 	s, err := session.Open(k)
 	if err != nil {

@@ -14,10 +14,13 @@ import (
 
 	"kedr/internal/kernel"
 	"kedr/internal/machine"
+	"kedr/internal/plan"
 	"kedr/internal/probe"
 	"kedr/internal/session"
 	"kedr/internal/target"
 	"kedr/internal/trace"
+	"kedr/internal/trace/describe"
+	"kedr/internal/trace/filter"
 )
 
 // traceFlags are what "kedr trace" is told.
@@ -399,5 +402,17 @@ func armTrace(k *kernel.Kernel, opts session.Options, m *target.Module) (*sessio
 	if err != nil {
 		return nil, err
 	}
-	return session.Arm(cat, k, opts, m)
+	s, err := session.Arm(cat, k, opts, m)
+	return s, choiceError(err)
+}
+
+// choiceError gives what can only be told wrong when the functions are known the exit
+// status of wrong usage.
+func choiceError(err error) error {
+	var expression *filter.Error
+	var field *describe.ExpandError
+	if errors.As(err, &expression) || errors.As(err, &field) || errors.Is(err, plan.ErrNothing) {
+		return &statusError{status: exitUsage, err: err}
+	}
+	return err
 }

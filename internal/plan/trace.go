@@ -98,6 +98,9 @@ func matches(globs []string, name string) bool {
 // ErrGlob says that a pattern can't be read.
 var ErrGlob = errors.New("patterns are those of the shell: *, ?, [a-z]")
 
+// ErrNothing says that a pattern matches no function.
+var ErrNothing = errors.New("there is no such function")
+
 // checkGlobs refuses patterns that can't be read, and those that match nothing.
 func checkGlobs(flag string, globs []string, names func(yield func(string) bool)) error {
 	for _, g := range globs {
@@ -112,7 +115,7 @@ func checkGlobs(flag string, globs []string, names func(yield func(string) bool)
 			}
 		}
 		if !found {
-			return fmt.Errorf("--%s %q: the targets import no such function, nor can the kernel call one of theirs: kedr plan MODULE lists the imports", flag, g)
+			return fmt.Errorf("--%s %q: %w that the targets import, or that the kernel can call in them", flag, g, ErrNothing)
 		}
 	}
 	return nil

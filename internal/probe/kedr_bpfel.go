@@ -304,6 +304,7 @@ type kedrTraceSpec struct {
 	Callback  uint8
 	Target    uint8
 	Captures  uint8
+	Results   uint8
 	Late      uint8
 	Filtered  uint8
 	Errors    uint8
@@ -314,7 +315,7 @@ type kedrTraceSpec struct {
 	Unprobed  uint8
 	Kprobe    uint8
 	Life      uint8
-	_         [2]byte
+	_         [1]byte
 	Capture   [8]struct {
 		_      structs.HostLayout
 		From   uint8

@@ -184,7 +184,9 @@ func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
 	for _, c := range f.Captures[:min(len(f.Captures), trace.MaxCaptures)] {
 		to := &spec.Capture[spec.Captures]
 		to.From = traceResult
-		if c.Param >= 0 {
+		if c.Param < 0 {
+			spec.Results++
+		} else {
 			to.From = uint8(f.Params[c.Param].Slot)
 		}
 		to.Text, to.Offset, to.Size = flag(c.Type.Class == trace.String), c.Offset, uint16(c.Type.Size)

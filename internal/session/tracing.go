@@ -111,7 +111,7 @@ func ranges(globs []string, targets []*target.Module) ([]probe.TraceRange, error
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("--site %q: the targets have no such function", g)
+			return nil, fmt.Errorf("--site %q: %w in the targets", g, plan.ErrNothing)
 		}
 	}
 	return out, nil
@@ -170,7 +170,10 @@ func (d *describer) function(name, module string) (trace.Function, error) {
 			}
 		}
 	}
-	d.err = errors.Join(d.err, err)
+	// What is wrong with one is most often wrong with all.
+	if d.err == nil {
+		d.err = err
+	}
 	return f, err
 }
 

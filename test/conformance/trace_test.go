@@ -254,6 +254,11 @@ func TestTraceChoice(t *testing.T) {
 		{[]string{"--errors"}, map[string]int{"kstrtoint": 10, "filp_open": 10}},
 		{[]string{"--only", "filp*", "--only", "k*free"}, map[string]int{"filp_open": 10, "kfree": 22}},
 		{[]string{"--except", "*kmalloc*", "--except", "kfree,complete,kasprintf,kstrtoint,filp_open,*thread*,wake*,hrtimer*,wait*,work,calls_init"}, map[string]int{"tick": 2}},
+		{[]string{"--where", "size >= 2000"}, map[string]int{"kmalloc": 2}},
+		{[]string{"--where", "size > 1005 && flags & __GFP_ZERO != 0"}, map[string]int{"kmalloc": 4}},
+		{[]string{"--where", "ret == -ENOENT && mode == 0640"}, map[string]int{"filp_open": 10}},
+		{[]string{"--where", `comm == "kedr_calls/0" && size / (size - 1000) > 200`}, map[string]int{"kmalloc": 5}},
+		{[]string{"--pid", "1"}, map[string]int{}},
 		{[]string{"--site", "tick", "--except", "hrtimer*,complete"}, map[string]int{"kmalloc": 2, "kfree": 2}},
 	} {
 		t.Run(strings.Join(test.flags, " "), func(t *testing.T) {
@@ -365,8 +370,12 @@ func TestTraceRefused(t *testing.T) {
 	refused(t, 2, "no such file", "trace", "--from", "/nonexistent")
 	refused(t, 2, "--format: there is no format", "trace", "--format", "xml", ko("calls"))
 	refused(t, 2, "--probes=jump: must be one of", "trace", "--probes", "jump", ko("calls"))
-	refused(t, 3, "no such function", "trace", "--vm=never", "--only", "zebra*", ko("calls"))
-	refused(t, 3, "the targets have no such function", "trace", "--vm=never", "--site", "zebra*", ko("calls"))
+	refused(t, 2, "there is no such function", "trace", "--vm=never", "--only", "zebra*", ko("calls"))
+	refused(t, 2, "there is no such function in the targets", "trace", "--vm=never", "--site", "zebra*", ko("calls"))
+	refused(t, 2, "did you mean size?", "trace", "--vm=never", "--where", "siez > 1", ko("calls"))
+	refused(t, 2, "division by zero", "trace", "--vm=never", "--where", "size / 0 == 1", ko("calls"))
+	refused(t, 2, "an operand is missing", "trace", "--vm=never", "--where", "size > 1 &&", ko("calls"))
+	refused(t, 2, "has no field z_flags", "trace", "--vm=never", "--expand", "file.z_flags", ko("calls"))
 	refused(t, 3, "must be a power of two", "trace", "--vm=never", "--buffer", "5000", ko("calls"))
 	refused(t, 2, "give --trace, too", "start", "--errors", ko("calls"))
 	nothingLeft(t, "calls")
@@ -385,7 +394,7 @@ func TestTraceFilesystem(t *testing.T) {
 	must(t, "/sbin/mkfs.minix", image)
 	const files = 5
 	script := fmt.Sprintf("mount -t minix -o loop %s %s && cd %[2]s && mkdir d && for i in 1 2 3 4 5; do echo hello > d/f$i; done && rm d/f1 && cd / && umount %[2]s", image, mnt)
-	list, end := traceOf(t, "minix", "--", "sh", "-ec", script)
+	list, end := traceOf(t, "--expand", "inode.i_ino", "minix", "--", "sh", "-ec", script)
 	got := tally(list, func(c *traced) string { return c.Function })
 	for name, n := range map[string]int{
 		"register_filesystem": 1, "unregister_filesystem": 1, "minix_fill_super": 1, "minix_put_super": 1,
@@ -401,6 +410,9 @@ func TestTraceFilesystem(t *testing.T) {
 	}
 	for _, c := range list {
 		if c.Function == "minix_create" && c.Comm != "sh" {
+			t.Error(show(&c))
+		}
+		if c.Function == "iget_locked" && c.arg("ino") == "1" && !strings.HasSuffix(c.Result.Value, "{i_ino=1}") {
 			t.Error(show(&c))
 		}
 	}

@@ -32,7 +32,7 @@ struct trace_spec {
 	__u8 slots; /* arguments that are recorded */
 	__u8 callback; /* a function of a target, entered from outside of it */
 	__u8 target;
-	__u8 captures;
+	__u8 captures, results; /* pieces of memory; of them, those that the result points to */
 	__u8 late; /* whether the call is wanted shows when it returns */
 	__u8 filtered; /* there is an expression: trace_filter() */
 	__u8 errors; /* only calls that fail */
@@ -443,11 +443,30 @@ struct trace_return {
 	__u64 result, duration;
 };
 
-/* With a text that the result points to. */
-struct trace_return_text {
-	struct trace_return e;
-	struct trace_capture capture;
-};
+/* With what the result points to. */
+#define TRACE_EMIT_RETURN(n)                                                                   \
+	do {                                                                                   \
+		struct {                                                                       \
+			struct trace_return e;                                                 \
+			struct trace_capture capture[n];                                       \
+		} *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0);                      \
+		__u64 none[TRACE_ARGS] = {};                                                   \
+		__u32 at = 0;                                                                  \
+		if (!r) {                                                                      \
+			TRACE_COUNT(full);                                                     \
+			return;                                                                \
+		}                                                                              \
+		TRACE_RETURNED(&r->e);                                                         \
+		_Pragma("unroll") for (__u32 i = 0; i < TRACE_CAPTURES; i++)                   \
+		{                                                                              \
+			if (i >= tracing.captures || at >= n)                                  \
+				break;                                                         \
+			if (tracing.capture[i].from == TRACE_RESULT)                           \
+				trace_capture(&r->capture[at++], i, none, result);             \
+		}                                                                              \
+		r->e.captures = at;                                                            \
+		bpf_ringbuf_submit(r, trace_wake(r));                                          \
+	} while (0)
 
 static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 {
@@ -462,20 +481,12 @@ static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 			return;
 		bpf_map_delete_elem(&trace_paired, &id);
 	}
-	/* The result's capture is the last one. */
-	if (tracing.captures && tracing.captures <= TRACE_CAPTURES &&
-	    tracing.capture[tracing.captures - 1].from == TRACE_RESULT) {
-		struct trace_return_text *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0);
-		__u64 none[TRACE_ARGS] = {};
-
-		if (!r) {
-			TRACE_COUNT(full);
-			return;
-		}
-		TRACE_RETURNED(&r->e);
-		r->e.captures = 1;
-		trace_capture(&r->capture, tracing.captures - 1, none, result);
-		bpf_ringbuf_submit(r, trace_wake(r));
+	if (tracing.results == 1) {
+		TRACE_EMIT_RETURN(1);
+	} else if (tracing.results && tracing.results <= 4) {
+		TRACE_EMIT_RETURN(4);
+	} else if (tracing.results) {
+		TRACE_EMIT_RETURN(8);
 	} else {
 		struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
 
