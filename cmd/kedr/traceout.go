@@ -236,7 +236,9 @@ func (s *resolveSink) Header(h *trace.Header) error {
 
 func (s *resolveSink) Record(r *trace.Record) error {
 	if site := r.Site; site != nil && len(site.Frames) == 0 && site.Section >= 0 && site.Target < len(s.resolvers) && s.resolvers[site.Target] != nil {
-		for _, f := range s.resolvers[site.Target].Frames(site.Section, site.Offset, site.Address) {
+		// With the functions that have given up their frame on the way to what was called.
+		frames, _ := s.resolvers[site.Target].Stack([]symbolize.Location{{Section: site.Section, Offset: site.Offset, Address: site.Address}}, "")
+		for _, f := range frames {
 			site.Frames = append(site.Frames, trace.Line{Function: f.Function, Offset: f.Offset, Size: f.Size, Module: f.Module, File: f.File, Line: f.Line})
 		}
 	}

@@ -65,7 +65,10 @@ func planTrace(k *kernel.Kernel, o *TraceOptions, apart map[string]bool, targets
 // compile makes the filter: the expression, and the processes.
 func compile(o *TraceOptions, t *plan.Trace) (*filter.Set, error) {
 	var conditions []string
-	if o.Where != "" {
+	switch {
+	case o.Where != "" && len(o.PIDs) == 0:
+		conditions = append(conditions, o.Where) // as it was given, for what is wrong with it
+	case o.Where != "":
 		conditions = append(conditions, "("+o.Where+")")
 	}
 	var pids []string
