@@ -99,7 +99,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 generate: bpf-packages ## compile the eBPF programs anew
-	$(GO) generate ./internal/probe
+	$(GO) generate ./internal/probe ./test/trace
 
 # The compiler's output is not the same from version to version; what the programs
 # do to the kernel is in their instructions and maps, and these are compared.
@@ -120,6 +120,7 @@ fuzz: ## fuzz each parser for half a minute
 	$(GO) test -run NONE -fuzz FuzzReader -fuzztime 30s ./internal/trace
 	$(GO) test -run NONE -fuzz FuzzReadSymbols -fuzztime 30s ./internal/probe
 	$(GO) test -run NONE -fuzz FuzzParseFormat -fuzztime 30s ./internal/trace/describe
+	$(GO) test -run NONE -fuzz FuzzParse -fuzztime 30s ./internal/trace/filter
 
 clean: ## remove what was built here; kernels stay in the user's cache
 	rm -rf bin build

