@@ -6,27 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"kedr/internal/errno"
 )
-
-// kernelErrors are those that user space never sees (include/linux/errno.h, 6.12).
-var kernelErrors = map[uint64]string{
-	512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 515: "ENOIOCTLCMD", 516: "ERESTART_RESTARTBLOCK",
-	517: "EPROBE_DEFER", 518: "EOPENSTALE", 519: "ENOPARAM", 521: "EBADHANDLE", 522: "ENOTSYNC", 523: "EBADCOOKIE",
-	524: "ENOTSUPP", 525: "ETOOSMALL", 526: "ESERVERFAULT", 527: "EBADTYPE", 528: "EJUKEBOX", 529: "EIOCBQUEUED",
-	530: "ERECALLCONFLICT", 531: "ENOGRACE",
-}
-
-// maxErrno is MAX_ERRNO of include/linux/err.h.
-const maxErrno = 4095
-
-// errorName names a number between 1 and maxErrno; "": it has no name.
-func errorName(n uint64) string {
-	if name := unix.ErrnoName(unix.Errno(n)); name != "" {
-		return name
-	}
-	return kernelErrors[n]
-}
 
 // number takes a value's own bytes out of its 64-bit word: of what lies above them nothing
 // is known.
@@ -57,8 +38,8 @@ func (t *Type) Error(raw uint64) (name string, failed bool) {
 	default:
 		return "", false
 	}
-	if n := -v; n >= 1 && n <= maxErrno {
-		return errorName(n), true
+	if n := -v; n >= 1 && n <= errno.Max {
+		return errno.Name(int(n)), true
 	}
 	return "", false
 }
@@ -116,8 +97,8 @@ func (t *Type) pointer(v uint64) string {
 	if v == 0 {
 		return "NULL"
 	}
-	if n := -v; n <= maxErrno {
-		if name := errorName(n); name != "" {
+	if n := -v; n <= errno.Max {
+		if name := errno.Name(int(n)); name != "" {
 			return "-" + name
 		}
 		return "-" + strconv.FormatUint(n, 10)
@@ -246,7 +227,7 @@ func (f *Function) captured(e *Event, param int, raw uint64, shown string) strin
 			continue
 		}
 		to := &f.Captures[c.Capture]
-		if to.Param != param || raw == 0 || -raw <= maxErrno {
+		if to.Param != param || raw == 0 || -raw <= errno.Max {
 			continue
 		}
 		switch {
