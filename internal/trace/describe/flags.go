@@ -188,7 +188,7 @@ func (d *Describer) gfp(tracing fs.FS) []trace.Name {
 			if err != nil {
 				continue
 			}
-			if names, err := ParseFormat(string(b), "gfp", bit); err == nil {
+			if names, err := parseFormat(string(b), "gfp", bit); err == nil {
 				return names
 			}
 		}

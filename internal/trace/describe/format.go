@@ -17,12 +17,12 @@ const (
 	maxTables = 16
 )
 
-// ParseFormat reads the names of flags that an event prints, from its format file in
+// parseFormat reads the names of flags that an event prints, from its format file in
 // tracefs: the first table of __print_flags whose word's name contains this one. The
 // values there are what the preprocessor of C has left of them, with numbers, with
 // shifts, or with names of an enumeration, which are looked up by enumerator. What can't
 // be understood is left out.
-func ParseFormat(format, word string, enumerator func(name string) (uint64, bool)) ([]trace.Name, error) {
+func parseFormat(format, word string, enumerator func(name string) (uint64, bool)) ([]trace.Name, error) {
 	const call = "__print_flags("
 	if len(format) > maxFormat {
 		return nil, fmt.Errorf("%d bytes are no format of an event", len(format))

@@ -25,7 +25,7 @@ func TestFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		names, err := ParseFormat(string(b), "gfp_flags", none)
+		names, err := parseFormat(string(b), "gfp_flags", none)
 		if err != nil {
 			t.Fatalf("%s: %v", kernel, err)
 		}
@@ -87,7 +87,7 @@ func TestFormatForms(t *testing.T) {
 		{"(unsigned long)", 0},
 		{"", 0},
 	} {
-		names, err := ParseFormat(`print fmt: "x", __print_flags(REC->gfp_flags, "|", {`+test.value+`, "NAME"}, {1, "LAST"} ) : "none"`, "gfp", bits)
+		names, err := parseFormat(`print fmt: "x", __print_flags(REC->gfp_flags, "|", {`+test.value+`, "NAME"}, {1, "LAST"} ) : "none"`, "gfp", bits)
 		want := []trace.Name{{Value: test.want, Name: "NAME"}, {Value: 1, Name: "LAST"}}
 		if test.want == 0 {
 			want = want[1:]
@@ -101,12 +101,12 @@ func TestFormatForms(t *testing.T) {
 		`__print_flags(REC->other, "|", {1, "A"})`, `__print_flags(REC->gfp_flags, "|")`, `__print_flags(REC->gfp_flags, "|", {1})`,
 		`__print_flags(REC->gfp_flags, "|", {1, A})`, `__print_flags(REC->gfp_flags, "|", {1, "A)`,
 	} {
-		if names, err := ParseFormat(format, "gfp", bits); err == nil {
+		if names, err := parseFormat(format, "gfp", bits); err == nil {
 			t.Errorf("%s: %v", format, names)
 		}
 	}
 	// Another word's table may come first.
-	names, err := ParseFormat(`__print_flags(REC->flags, "|", {1, "A"}), __print_flags(REC->gfp_flags, "|", {2, "a, \"b\")"})`, "gfp", bits)
+	names, err := parseFormat(`__print_flags(REC->flags, "|", {1, "A"}), __print_flags(REC->gfp_flags, "|", {2, "a, \"b\")"})`, "gfp", bits)
 	if err != nil || len(names) != 1 || names[0] != (trace.Name{Value: 2, Name: `a, "b")`}) {
 		t.Errorf("%v, %v", names, err)
 	}
@@ -126,7 +126,7 @@ func FuzzParseFormat(f *testing.F) {
 	}
 	f.Add(`__print_flags(REC->gfp_flags, "|", {(((1UL) << (___GFP_ZERO_BIT))), "A"}, {~(u32)0, "B"})`)
 	f.Fuzz(func(t *testing.T, format string) {
-		names, err := ParseFormat(format, "gfp", func(string) (uint64, bool) { return 7, true })
+		names, err := parseFormat(format, "gfp", func(string) (uint64, bool) { return 7, true })
 		if (err == nil) != (len(names) > 0) {
 			t.Errorf("%v, %v", names, err)
 		}
