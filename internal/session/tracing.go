@@ -126,7 +126,8 @@ type describer struct {
 	*describe.Describer
 	expansions *describe.Expansions
 	targets    []*target.Module
-	own        map[string]*btf.Spec // types of modules, by name; nil: they have none
+	own        map[string]*btf.Spec                 // types of modules, by name; nil: they have none
+	prototypes map[string]map[string]*btf.FuncProto // from the DWARF of those
 	err        error
 }
 
@@ -135,7 +136,7 @@ func newDescriber(k *kernel.Kernel, o *TraceOptions, targets []*target.Module) (
 	if err != nil {
 		return nil, err
 	}
-	d := &describer{targets: targets, own: make(map[string]*btf.Spec)}
+	d := &describer{targets: targets, own: make(map[string]*btf.Spec), prototypes: make(map[string]map[string]*btf.FuncProto)}
 	if d.expansions, err = describe.ParseExpansions(o.Expand); err != nil {
 		return nil, err
 	}
@@ -157,8 +158,14 @@ func (d *describer) function(name, module string) (trace.Function, error) {
 	var err error
 	if module != "" {
 		for i, t := range d.targets {
-			if t.Name == module {
-				f, err = d.Callback(d.types(t), name, i, d.expansions)
+			if t.Name != module {
+				continue
+			}
+			types := d.types(t)
+			if proto := d.prototype(t, types, name); proto != nil {
+				f, err = d.Described(proto, name, i, d.expansions)
+			} else {
+				f, err = d.Callback(types, name, i, d.expansions)
 			}
 		}
 	} else {
@@ -189,6 +196,26 @@ func (d *describer) types(t *target.Module) *btf.Spec {
 		d.own[t.Name] = types
 	}
 	return types
+}
+
+// prototype finds a function of a target that has no types but debug information.
+func (d *describer) prototype(t *target.Module, types *btf.Spec, name string) *btf.FuncProto {
+	if types != nil {
+		return nil
+	}
+	all, ok := d.prototypes[t.Name]
+	if !ok {
+		// What can't be read costs the arguments only.
+		if info, err := t.DebugInfo(); err == nil {
+			names := make(map[string]bool, len(t.Funcs))
+			for _, f := range t.Funcs {
+				names[f.Name] = true
+			}
+			all, _ = d.Prototypes(info.Data, names)
+		}
+		d.prototypes[t.Name] = all
+	}
+	return all[name]
 }
 
 // loaded are the types of a module that is in the kernel.

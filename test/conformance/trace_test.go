@@ -167,7 +167,7 @@ func TestTrace(t *testing.T) {
 	}
 	// The library's functions have no BTF on 5.10: then their arguments are not there.
 	known := func(c *traced) bool { return len(c.Args) > 0 }
-	sizes, rounded := make(map[string]int), make(map[string]int)
+	sizes, rounded, ended := make(map[string]int), make(map[string]int), make(map[string]int)
 	for i := range list {
 		c := &list[i]
 		if c.Type != "call" {
@@ -224,10 +224,15 @@ func TestTrace(t *testing.T) {
 				t.Error(show(c))
 			}
 		case "tick":
-			if c.Context != "hardirq" {
+			// Its types are from the module's debug information, where it has no others.
+			if c.Context != "hardirq" || !strings.HasPrefix(c.arg("t"), "(struct hrtimer *)0xff") {
 				t.Error(show(c))
 			}
+			ended[c.Result.Value]++
 		}
+	}
+	if ended["HRTIMER_RESTART"] != ticks-1 || ended["HRTIMER_NORESTART"] != 1 {
+		t.Errorf("tick returned %v", ended)
 	}
 	for i := range rounds {
 		if n := sizes[strconv.Itoa(1000+i)]; n != threads {
