@@ -4,6 +4,8 @@
 # machine run on, and the ones to try a change with.
 CORE ?= 6.1 6.12
 KERNELS ?= 5.10 6.1 6.12 7.3
+# Of those, other flavours of one kernel, for make conformance KERNELS="$(FLAVOURS)".
+FLAVOURS := 6.1-cloud 6.1-rt
 GO ?= go
 BIN := bin/kedr
 export CGO_ENABLED := 0
@@ -69,9 +71,10 @@ traces: packages build ## the tests of what traces are made of, on each of $(KER
 		$(GO) test -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' ./test/trace || exit 1; \
 	done
 
-kernels: ## write docs/kernels.md from the last run of the conformance tests on all kernels
-	@for v in $(KERNELS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
-	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(KERNELS)) >docs/kernels.md
+kernels: ## write docs/kernels.md from the last runs of the conformance tests, flavours included
+	@for v in $(KERNELS) $(FLAVOURS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
+	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(sort $(KERNELS) $(FLAVOURS))) >build/kernels.md
+	mv build/kernels.md docs/kernels.md
 
 machine: packages build
 	@for v in $(CORE); do \

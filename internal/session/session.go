@@ -389,6 +389,15 @@ func Start(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*targe
 			err = errors.Join(err, unmountBPFFS())
 		}
 	}()
+	// Of two starts at one moment the second finds the first one's session.
+	unlock, err := lockDir(bpffs)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if Running() {
+		return ErrRunning
+	}
 	// What a start that was killed half-way has left would be in the way.
 	if err := remove(); err != nil {
 		return err
@@ -528,8 +537,10 @@ func since(now, before []probe.Lost) []probe.Lost {
 }
 
 // lock keeps others from changing the session meanwhile.
-func lock() (unlock func(), err error) {
-	dir, err := os.Open(pinDir)
+func lock() (unlock func(), err error) { return lockDir(pinDir) }
+
+func lockDir(name string) (unlock func(), err error) {
+	dir, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotRunning
 	}

@@ -342,3 +342,27 @@ func TestClearAndLoad(t *testing.T) {
 		}
 	}
 }
+
+// TestStartTwice: of several starts at one moment one starts a session, and the others find
+// it.
+func TestStartTwice(t *testing.T) {
+	ends(t, "reload")
+	results := make(chan outcome)
+	const n = 4
+	for range n {
+		go func() { results <- command(t, nil, program, "start", ko("reload")) }()
+	}
+	started := 0
+	for range n {
+		switch o := <-results; {
+		case o.status == 0:
+			started++
+		case o.status != 3 || !strings.Contains(o.stderr, "service is already running"):
+			t.Errorf("%+v", o)
+		}
+	}
+	if started != 1 {
+		t.Errorf("%d sessions were started", started)
+	}
+	says(t, "KEDR status: loaded", "Target: reload")
+}
