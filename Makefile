@@ -11,7 +11,7 @@ BIN := bin/kedr
 export CGO_ENABLED := 0
 
 # The Debian packages that tests and the demo need; what is there stays as it is.
-PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebstrap
+PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebstrap xfsprogs dosfstools
 BENCH_PACKAGES := trace-cmd bpftrace
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"kedr/internal/kernel"
 	"kedr/internal/leak"
 )
 
@@ -289,15 +290,46 @@ func TestReload(t *testing.T) {
 }
 
 // TestFilesystem runs modules of the kernel's own, which leak nothing.
+// installed says whether the kernel has this module.
+func installed(t *testing.T, module string) bool {
+	t.Helper()
+	k, err := kernel.Running()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kernel.FindModule("/lib/modules/"+k.Release, module)
+	return err == nil
+}
+
+// builtIn says whether the kernel has this module in itself.
+func builtIn(t *testing.T, module string) bool {
+	t.Helper()
+	k, err := kernel.Running()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/lib/modules/" + k.Release + "/modules.builtin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(b), "/"+module+".ko\n")
+}
+
 func TestFilesystem(t *testing.T) {
-	for _, fs := range []struct{ module, mkfs string }{
-		{"ext4", "mkfs.ext4 -q -F"},
+	for _, fs := range []struct{ module, mkfs, size string }{
+		{"ext4", "mkfs.ext4 -q -F", "48M"},
+		{"xfs", "mkfs.xfs -q", "320M"},
 	} {
+		// Either is there as a module, if not both.
+		if builtIn(t, fs.module) {
+			t.Logf("%s is built in", fs.module)
+			continue
+		}
 		t.Run(fs.module, func(t *testing.T) {
 			dir := t.TempDir()
 			script := fmt.Sprintf(`set -e
 cd %s
-truncate -s 48M image
+truncate -s %s image
 %s image
 mkdir mnt
 mount -t %s -o loop image mnt
@@ -307,7 +339,7 @@ ls -l mnt/dir > mnt/list
 rm mnt/dir/3 mnt/dir/5
 sync
 umount mnt
-`, dir, fs.mkfs, fs.module)
+`, dir, fs.size, fs.mkfs, fs.module)
 			o := kedr(t, "run", "--vm=never", "--settle", "5s", "--format", "json", fs.module, "--", "sh", "-c", script)
 			r := parse(t, o)
 			if o.status != 0 || !r.Clean() || strings.Contains(o.stderr, "the workload ended with") {
@@ -318,7 +350,9 @@ umount mnt
 			}
 			t.Logf("%d allocations", r.Allocations)
 		})
+		return
 	}
+	t.Error("no file system to test with")
 }
 
 // TestKilled: a run that is killed leaves no probe behind.

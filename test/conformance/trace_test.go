@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -396,25 +397,31 @@ func TestTraceFilesystem(t *testing.T) {
 	if err := os.Mkdir(mnt, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "/sbin/mkfs.minix", image)
 	const files = 5
-	script := fmt.Sprintf("mount -t minix -o loop %s %s && cd %[2]s && mkdir d && for i in 1 2 3 4 5; do echo hello > d/f$i; done && rm d/f1 && cd / && umount %[2]s", image, mnt)
-	list, end := traceOf(t, "--expand", "inode.i_ino", "minix", "--", "sh", "-ec", script)
+	fs := "minix"
+	if !installed(t, fs) {
+		fs = "vfat"
+	}
+	must(t, "/sbin/mkfs."+fs, image)
+	script := fmt.Sprintf("mount -t %s -o loop %s %s && cd %[3]s && mkdir d && for i in 1 2 3 4 5; do echo hello > d/f$i; done && rm d/f1 && cd / && umount %[3]s", fs, image, mnt)
+	list, end := traceOf(t, "--expand", "inode.i_ino", fs, "--", "sh", "-ec", script)
 	got := tally(list, func(c *traced) string { return c.Function })
 	for name, n := range map[string]int{
-		"register_filesystem": 1, "unregister_filesystem": 1, "minix_fill_super": 1, "minix_put_super": 1,
-		"minix_mkdir": 1, "minix_create": files, "minix_unlink": 1,
+		"register_filesystem": 1, "unregister_filesystem": 1, fs + "_fill_super": 1,
+		fs + "_mkdir": 1, fs + "_create": files, fs + "_unlink": 1,
 	} {
-		if got[name] != n {
+		// A jump at the end of an exit function can't be seen, and is named.
+		named := slices.ContainsFunc(end.Untraced, func(u struct{ Function, Reason string }) bool { return u.Function == name })
+		if got[name] != n && !(named && got[name] == 0) {
 			t.Errorf("%s: %d, want %d", name, got[name], n)
 		}
 	}
-	// Each file's inode, the directory's, and the root's.
-	if n := got["new_inode"]; n != files+1 {
+	// Each file's inode, and the directory's.
+	if n := got["new_inode"]; fs == "minix" && n != files+1 {
 		t.Errorf("new_inode: %d, want %d", n, files+1)
 	}
 	for _, c := range list {
-		if c.Function == "minix_create" && c.Comm != "sh" {
+		if c.Function == fs+"_create" && c.Comm != "sh" {
 			t.Error(show(&c))
 		}
 		if c.Function == "iget_locked" && c.arg("ino") == "1" && !strings.HasSuffix(c.Result.Value, "{i_ino=1}") {
