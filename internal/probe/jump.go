@@ -219,7 +219,8 @@ func parseProfile(b []byte) (uint64, error) {
 }
 
 // removeJumps removes the kprobes of a group. An event that was detached just now is
-// busy for a moment: its release is the kernel's deferred work.
+// busy for a moment: its release is the kernel's deferred work, which takes its time in a
+// real-time kernel.
 func removeJumps(dir, group string) error {
 	events, err := os.ReadDir(filepath.Join(dir, "events", group))
 	if errors.Is(err, os.ErrNotExist) {
@@ -237,7 +238,7 @@ func removeJumps(dir, group string) error {
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, unix.EBUSY) || pause > time.Second {
+			if !errors.Is(err, unix.EBUSY) || pause > 4*time.Second {
 				return fmt.Errorf("removing the kprobe %s/%s: %w", group, e.Name(), err)
 			}
 			time.Sleep(pause)
