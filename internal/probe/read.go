@@ -96,33 +96,44 @@ func (s *Set) Loads() ([]Load, error) {
 	}
 	loads := make([]Load, 0, n)
 	for i := range min(n, s.shared["loads"].MaxEntries()) {
-		var l kedrLoad
-		if err := s.shared["loads"].Lookup(i, &l); err != nil {
-			return nil, fmt.Errorf("reading load %d: %w", i+1, err)
+		out, err := s.LoadOf(i + 1)
+		if err != nil {
+			return nil, err
 		}
-		if l.State == loadNone {
-			continue // cleared, or about to come
+		if out != nil {
+			loads = append(loads, *out)
 		}
-		var t kedrTarget
-		if err := s.shared["targets"].Lookup(l.Target, &t); err != nil {
-			return nil, fmt.Errorf("reading target %d: %w", l.Target, err)
-		}
-		out := Load{
-			ID: i + 1, Target: int(l.Target), Core: l.Core, Init: l.Init,
-			Loaded: time.Duration(l.Loaded), Unloaded: time.Duration(l.Unloaded),
-			Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes, Frees: l.Frees,
-			WrongFrees: l.WrongFrees, Mismatched: l.Mismatched, Live: l.Live,
-		}
-		for j := range min(t.Sections, MaxSections) {
-			if l.Section[j] == 0 {
-				out.Sections = nil
-				break
-			}
-			out.Sections = append(out.Sections, l.Section[j])
-		}
-		loads = append(loads, out)
 	}
 	return loads, nil
+}
+
+// LoadOf reads one load; nil: it has been cleared, or is about to come.
+func (s *Set) LoadOf(id uint32) (*Load, error) {
+	var l kedrLoad
+	if err := s.shared["loads"].Lookup(id-1, &l); err != nil {
+		return nil, fmt.Errorf("reading load %d: %w", id, err)
+	}
+	if l.State == loadNone {
+		return nil, nil
+	}
+	var t kedrTarget
+	if err := s.shared["targets"].Lookup(l.Target, &t); err != nil {
+		return nil, fmt.Errorf("reading target %d: %w", l.Target, err)
+	}
+	out := &Load{
+		ID: id, Target: int(l.Target), Core: l.Core, Init: l.Init,
+		Loaded: time.Duration(l.Loaded), Unloaded: time.Duration(l.Unloaded),
+		Allocations: l.Allocations, AllocatedBytes: l.AllocatedBytes, Frees: l.Frees,
+		WrongFrees: l.WrongFrees, Mismatched: l.Mismatched, Live: l.Live,
+	}
+	for j := range min(t.Sections, MaxSections) {
+		if l.Section[j] == 0 {
+			out.Sections = nil
+			break
+		}
+		out.Sections = append(out.Sections, l.Section[j])
+	}
+	return out, nil
 }
 
 // Objects reads all outstanding objects.
@@ -193,9 +204,18 @@ func (s *Set) Live() (uint64, error) {
 	return n, err
 }
 
+// bssBytes reads the programs' variables, from memory that is shared with them: while a
+// system call copies a map, no kprobe's program runs on that CPU
+// (bpf_disable_instrumentation, include/linux/bpf.h), and a preemptible kernel may take
+// long over it.
 func (s *Set) bssBytes() ([]byte, error) {
-	b := make([]byte, s.shared[".bss"].ValueSize())
-	if err := s.shared[".bss"].Lookup(uint32(0), &b); err != nil {
+	m := s.shared[".bss"]
+	b := make([]byte, m.ValueSize())
+	memory, err := m.Memory()
+	if err == nil {
+		_, err = memory.ReadAt(b, 0)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reading the programs' variables: %w", err)
 	}
 	return b, nil
@@ -285,20 +305,26 @@ func (s *Set) Lost() ([]Lost, error) {
 // misses asks how often the kernel did not run a program because it was running.
 // Requires Linux 5.12.
 func (a *Attached) misses() (uint64, error) {
+	_, n, err := a.programMisses()
+	return n, err
+}
+
+// programMisses is misses, with the program that they are of.
+func (a *Attached) programMisses() (ebpf.ProgramID, uint64, error) {
 	info, err := a.link.Info()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	prog, err := ebpf.NewProgramFromID(info.Program)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer prog.Close()
 	stats, err := prog.Stats()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return stats.RecursionMisses, nil
+	return info.Program, stats.RecursionMisses, nil
 }
 
 // Symbol is an address by name.

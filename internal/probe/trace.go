@@ -609,25 +609,33 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 	// missed the return tells (trace_exit), but for those in the first and last few
 	// instructions of the program; of a return that was missed, the next call (TraceReader).
 	missed := make([][2]uint64, len(functions))
+	kprobes := make([]uint64, len(functions))
 	var together uint64
+	counted := make(map[ebpf.ProgramID]bool) // one may be at many places
 	for _, a := range s.attached {
-		if a.traced == 0 || a.half == breakpoint || a.link == nil || a.traced > len(missed) {
+		if a.traced == 0 || a.link == nil || a.traced > len(missed) {
 			continue
 		}
-		n, err := a.misses()
+		id, n, err := a.programMisses()
 		if err != nil {
 			return nil, fmt.Errorf("asking about the probe of %s: %w", a.Symbol, err)
 		}
-		if a.half == session {
-			together += n
+		if counted[id] {
 			continue
 		}
-		missed[a.traced-1][a.half] += n
+		counted[id] = true
+		switch a.half {
+		case session:
+			together += n
+		case breakpoint:
+			kprobes[a.traced-1] += n
+		default:
+			missed[a.traced-1][a.half] += n
+		}
 	}
 	if together > 0 {
 		out = append(out, trace.Lost{Reason: "calls, by anybody, in interrupts of a probe: of functions that are attached to together the kernel runs one at a time", Count: together})
 	}
-	kprobes := make([]uint64, len(functions))
 	if s.jumps != "" {
 		if err := s.traceMisses(kprobes); err != nil {
 			return nil, fmt.Errorf("asking about the kprobes: %w", err)

@@ -224,13 +224,13 @@ func (r *TraceReader) site(load uint32, address uint64, target int, sink func(*t
 	if id, ok := r.sites[key]; ok {
 		return id, nil
 	}
-	if _, ok := r.loads[load]; !ok {
-		loads, err := r.session.set.Loads()
+	if _, ok := r.loads[load]; !ok && load != 0 {
+		l, err := r.session.set.LoadOf(load)
 		if err != nil {
 			return 0, err
 		}
-		for _, l := range loads {
-			r.loads[l.ID] = l
+		if l != nil {
+			r.loads[load] = *l
 		}
 	}
 	site := trace.Site{ID: uint32(len(r.sites) + 1), Address: address, Target: target, Section: -1}

@@ -32,6 +32,11 @@ func (d *Describer) typeOf(t btf.Type, p place) trace.Type {
 			of.Class = trace.String
 		}
 	case *btf.Enum:
+		// What a module's .BTF.base has of the kernel's enumerations is their names.
+		var whole *btf.Enum
+		if len(u.Values) == 0 && d.kernel.TypeByName(u.Name, &whole) == nil {
+			u = whole
+		}
 		of.Class, of.Signed, of.Names = trace.Enum, u.Signed, names(u)
 		if negative(u) {
 			of.Signed = true
