@@ -130,8 +130,8 @@ With --from, a trace is read that -o has kept.
 
 An EXPRESSION is one of Go: --where 'size > 4096 && flags & __GFP_ZERO != 0'. Its names are
 the parameters of the functions, ret, duration (ns), pid, tid, cpu, comm, flags and
-enumeration values by name, and error names. It runs in the kernel: what it
-does not keep costs next to nothing.
+enumeration values by name, and error names: docs/filters.md has all of it. It is part
+of the probes: what it does not keep leaves no record.
 
 Exit status: 0 if the trace is whole, 2 for wrong usage, 3 if it could not run, 4 if
 events were lost, 5 if the kernel crashed in the machine.`,

@@ -137,7 +137,7 @@ func named(function string) string {
 func TestTrace(t *testing.T) {
 	const threads, rounds, ticks = 4, 100, 10
 	list, end := traceOf(t, ko("calls"), fmt.Sprintf("threads=%d", threads), fmt.Sprintf("rounds=%d", rounds), fmt.Sprintf("ticks=%d", ticks))
-	if len(end.Lost) > 0 {
+	if len(end.Lost) > 0 && !realTime(t) {
 		t.Errorf("lost: %+v", end.Lost)
 	}
 
@@ -153,6 +153,20 @@ func TestTrace(t *testing.T) {
 		"kstrtoint": threads * rounds, "filp_open": threads * rounds, "kasprintf": threads * rounds,
 		"kthread_create_on_node": threads, "kthread_bind": threads, "wake_up_process": threads,
 		"hrtimer_init": 1, "hrtimer_start_range_ns": 1, "hrtimer_forward": ticks - 1, "complete": 2,
+	}
+	// A real-time kernel preempts the probes all the time: there the trace has to say what
+	// it lacks.
+	if len(end.Lost) > 0 && realTime(t) {
+		lost := make(map[string]uint64)
+		for _, l := range end.Lost {
+			lost[named(l.Function)] += l.Count
+		}
+		for name, n := range want {
+			if short := n - got[name]; short > 0 && lost[name] == 0 {
+				t.Errorf("%s: %d, want %d, and lost: %+v", name, got[name], n, end.Lost)
+			}
+		}
+		return
 	}
 	for name, n := range want {
 		if got[name] != n {
@@ -402,8 +416,8 @@ func TestTraceFilesystem(t *testing.T) {
 	if !installed(t, fs) {
 		fs = "vfat"
 	}
-	must(t, "/sbin/mkfs."+fs, image)
-	script := fmt.Sprintf("mount -t %s -o loop %s %s && cd %[3]s && mkdir d && for i in 1 2 3 4 5; do echo hello > d/f$i; done && rm d/f1 && cd / && umount %[3]s", fs, image, mnt)
+	// It may be run again: made anew each time.
+	script := fmt.Sprintf("/sbin/mkfs.%[1]s %[2]s >/dev/null && mount -t %[1]s -o loop %[2]s %[3]s && cd %[3]s && mkdir d && for i in 1 2 3 4 5; do echo hello > d/f$i; done && rm d/f1 && cd / && umount %[3]s", fs, image, mnt)
 	list, end := traceOf(t, "--expand", "inode.i_ino", fs, "--", "sh", "-ec", script)
 	got := tally(list, func(c *traced) string { return c.Function })
 	for name, n := range map[string]int{
