@@ -75,7 +75,7 @@ type TraceOptions struct {
 // hot are functions that are called so often, and tell so little, that they are traced
 // only if that is asked for.
 var hot = []string{
-	"_raw_spin_*", "_raw_read_*", "_raw_write_*", "rt_spin_*", "__raw_spin_*",
+	"migrate_disable", "migrate_enable", "rt_mutex_*", "rt_read_*", "rt_write_*", "_raw_spin_*", "_raw_read_*", "_raw_write_*", "rt_spin_*", "__raw_spin_*",
 	"mutex_lock", "mutex_unlock", "mutex_trylock", "mutex_is_locked", "ww_mutex_*", "down_read", "up_read", "down_write", "up_write",
 	"__rcu_read_lock", "__rcu_read_unlock", "rcu_read_unlock_strict", "__srcu_read_*",
 	"memcpy", "memmove", "memset", "memcmp", "memchr*", "memscan", "__memcpy", "__memset", "__memmove",
