@@ -33,7 +33,7 @@ func TestTrace(t *testing.T) {
 	for _, kernel := range kernels {
 		t.Run(kernel, func(t *testing.T) {
 			var o outcome
-			for range 4 { // an interrupt while a probe runs may cost an event, and the trace says so
+			for range 8 { // an interrupt while a probe runs may cost an event, and the trace says so
 				o = run(t, nil, "trace", "--vm=always", "--cpus", "4", "--format", "json", "--only", "kfree,kstrtoint,work",
 					ko(kernel, "calls"), fmt.Sprintf("threads=%d", threads), fmt.Sprintf("rounds=%d", rounds), "ticks=0")
 				if o.Status != 4 {
