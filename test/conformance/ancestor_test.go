@@ -156,9 +156,6 @@ func TestFlush(t *testing.T) {
 // TestClear: what is known is forgotten, and its release is then one of something
 // unknown.
 func TestClear(t *testing.T) {
-	if !strings.Contains(must(t, program, "--help"), "\n  clear ") {
-		t.Skip("kedr has no clear")
-	}
 	start(t, "chardev")
 	must(t, "insmod", ko("chardev"))
 	clear := func() { must(t, program, "clear") }
