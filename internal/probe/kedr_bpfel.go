@@ -300,7 +300,6 @@ type kedrTraceSlot struct {
 type kedrTraceSpec struct {
 	_         structs.HostLayout
 	Function  uint32
-	Slots     uint8
 	Callback  uint8
 	Target    uint8
 	Captures  uint8
@@ -315,7 +314,7 @@ type kedrTraceSpec struct {
 	Unprobed  uint8
 	Kprobe    uint8
 	Life      uint8
-	_         [1]byte
+	_         [2]byte
 	Capture   [8]struct {
 		_      structs.HostLayout
 		From   uint8

@@ -58,12 +58,11 @@ type TraceRange struct {
 }
 
 const (
-	traceBuffer   = 16 << 20
-	traceOpen     = 16384         // calls that have not returned
-	traceID       = maxProbes - 2 // in what is counted by probe
-	traceArgSlots = trace.MaxArgs
-	traceResult   = 0xff // TRACE_RESULT
-	traceMaxNRet  = 512  // returns of one callback that can be outstanding
+	traceBuffer  = 16 << 20
+	traceOpen    = 16384         // calls that have not returned
+	traceID      = maxProbes - 2 // in what is counted by probe
+	traceResult  = 0xff          // TRACE_RESULT
+	traceMaxNRet = 512           // returns of one callback that can be outstanding
 )
 
 // sizeTraceMaps sizes the maps of a trace; without one they are as small as maps can be.
@@ -177,7 +176,7 @@ func fails(f *trace.Function) uint8 {
 
 func traceSpec(i int, f *plan.TraceFunction, opts *TraceOptions) kedrTraceSpec {
 	spec := kedrTraceSpec{
-		Function: uint32(i), Slots: min(f.Slots, traceArgSlots), Callback: flag(f.Callback), Target: uint8(f.Target),
+		Function: uint32(i), Callback: flag(f.Callback), Target: uint8(f.Target),
 		Late: flag(opts.late()), Filtered: flag(opts.Filter != nil), Errors: flag(opts.Errors),
 		Fails: fails(&f.Function), Sited: flag(opts.Sites != nil), Accounted: flag(opts.Accounted),
 	}
@@ -269,7 +268,6 @@ func (s *Set) attachSession(dir string, t *plan.Trace, opts *TraceOptions) (take
 			continue
 		}
 		spec := traceSpec(0, f, opts)
-		spec.Slots = 0
 		groups[spec] = append(groups[spec], i)
 	}
 	taken = make(map[int]bool)

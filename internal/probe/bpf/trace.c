@@ -29,7 +29,6 @@ enum trace_fails { FAILS_NEVER, FAILS_INT, FAILS_LONG, FAILS_POINTER };
 /* What one program of the trace does; beside spec. */
 struct trace_spec {
 	__u32 function; /* its number */
-	__u8 slots; /* arguments that are recorded */
 	__u8 callback; /* a function of a target, entered from outside of it */
 	__u8 target;
 	__u8 captures, results; /* pieces of memory; of them, those that the result points to */
