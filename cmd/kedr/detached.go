@@ -73,6 +73,23 @@ session goes on.`,
 func limitFlags(cmd *cobra.Command, opts *session.Options) {
 	cmd.Flags().Uint32Var(&opts.MaxObjects, "max-objects", 131072, "objects outstanding at one time that there is room for")
 	cmd.Flags().Uint32Var(&opts.MaxStacks, "max-stacks", 16384, "different call stacks that there is room for")
+	opts.Backend = session.Auto
+	cmd.Flags().Var((*backendFlag)(&opts.Backend), "backend", "intercept functions by `MEANS`: auto, trampoline, kprobe")
+	cmd.Flags().StringVar(&opts.BTF, "btf", "", "take the kernel's types from `FILE`, where it has none itself; none: do without")
+	cmd.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions([]string{"auto", "trampoline", "kprobe"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// backendFlag is --backend.
+type backendFlag session.Backend
+
+func (b *backendFlag) String() string { return string(*b) }
+func (b *backendFlag) Type() string   { return "MEANS" }
+func (b *backendFlag) Set(s string) error {
+	if !slices.Contains(session.Backends, session.Backend(s)) {
+		return errors.New("must be auto, trampoline or kprobe")
+	}
+	*b = backendFlag(s)
+	return nil
 }
 
 // targetNames takes the words that name modules apart, at their commas.
@@ -120,9 +137,14 @@ func start(cmd *cobra.Command, opts session.Options, cat *catalogFlag, args []st
 	if err != nil {
 		return err
 	}
-	k, err := kernel.Running()
+	k, err := kernel.RunningWith(opts.BTF)
 	if err != nil {
 		return err
+	}
+	if opts.BTF != "" && opts.BTF != kernel.NoBTF {
+		if opts.BTF, err = filepath.Abs(opts.BTF); err != nil {
+			return err
+		}
 	}
 	targets, err := findTargets(k, names)
 	if err != nil {
@@ -160,6 +182,10 @@ func begin(cmd *cobra.Command, k *kernel.Kernel, c *catalog.Catalog, opts sessio
 		fmt.Fprintf(cmd.ErrOrStderr(), "kedr: calls of %s will not be seen: %s\n", u.Function, u.Reason)
 	}
 	for _, t := range targets {
+		if !k.OwnTypes() {
+			fmt.Fprintf(out, "watching %s with %d probes; without BTF there are no files: kedr report shows what was seen\n", t.Name, s.Probes())
+			continue
+		}
 		fmt.Fprintf(out, "watching %s with %d probes; files in %s\n", t.Name, s.Probes(), filepath.Join(session.FilesDir, t.Name))
 	}
 	fmt.Fprintln(out, "\nKEDR started.")

@@ -45,7 +45,7 @@ func restart(cmd *cobra.Command) error {
 		return &refusedError{"restarted", loaded}
 	}
 	// All that may fail is tried before anything is stopped.
-	k, err := kernel.Running()
+	k, err := kernel.RunningWith(opts.BTF)
 	if err != nil {
 		return err
 	}

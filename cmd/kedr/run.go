@@ -127,7 +127,7 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 	if _, err := f.catalog.load(); err != nil {
 		return err
 	}
-	k, err := kernel.Running()
+	k, err := f.runningKernel()
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,9 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 	}
 	job := machineJob{
 		verb: []string{"run", "--settle", f.settle.String(),
-			"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks)},
+			"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks),
+			"--backend", string(f.limits.Backend)},
+		btf:    f.limits.BTF,
 		params: params, workload: workload, catalogs: f.catalog.files,
 	}
 	var data limitedBuffer
@@ -169,6 +171,15 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 		capture.Targets[i].Path = m.Path
 	}
 	return f.report(cmd, capture)
+}
+
+// runningKernel describes the host's kernel. The file of types is for the kernel that is
+// watched.
+func (f *runFlags) runningKernel() (*kernel.Kernel, error) {
+	if f.vm == "always" {
+		return kernel.Running()
+	}
+	return kernel.RunningWith(f.limits.BTF)
 }
 
 // place says why it can't happen on this host, but has to in a machine; nil: it can.
@@ -206,9 +217,6 @@ func (f *hostFlags) hostCan(k *kernel.Kernel, name string) error {
 	}
 	if !kernel.HasModules() {
 		return fmt.Errorf("the running kernel %s can't load modules", k.Release)
-	}
-	if _, err := k.Spec(); err != nil {
-		return fmt.Errorf("the running kernel %s has no BTF", k.Release)
 	}
 	if kernel.LockedDown() {
 		return fmt.Errorf("the running kernel %s is locked down", k.Release)
@@ -404,6 +412,7 @@ type machineJob struct {
 	params   []string
 	workload []string
 	catalogs []string
+	btf      string // file with the kernel's types
 }
 
 // inMachine runs a command of kedr on a module in a machine. What it writes to its
@@ -470,6 +479,23 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 			cfg.Files = append(cfg.Files, machine.File{Name: to, Mode: 0o600, Content: text})
 		}
 		argv = append(argv, "--catalog", to)
+	}
+	switch {
+	case j.btf == kernel.NoBTF:
+		argv = append(argv, "--btf", j.btf)
+	case j.btf != "" && len(workload) > 0:
+		to, err := filepath.Abs(j.btf)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(argv, "--btf", to)
+	case j.btf != "":
+		types, err := os.ReadFile(j.btf)
+		if err != nil {
+			return nil, fmt.Errorf("reading types: %w", err)
+		}
+		cfg.Files = append(cfg.Files, machine.File{Name: "/target/btf", Mode: 0o600, Content: types})
+		argv = append(argv, "--btf", "/target/btf")
 	}
 	inside := "/target/" + m.Name + ".ko"
 	if len(workload) > 0 {

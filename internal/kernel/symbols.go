@@ -83,6 +83,17 @@ func (s *Symbols) Find(name string) (KernelSymbol, bool) {
 	return s.sorted[i], true
 }
 
+// All returns the addresses of the kernel's own symbols of this name.
+func (s *Symbols) All(name string) []uint64 {
+	var out []uint64
+	for _, sym := range s.sorted {
+		if sym.Name == name && sym.Module == "" {
+			out = append(out, sym.Address)
+		}
+	}
+	return out
+}
+
 // At returns the symbol that an address is in.
 func (s *Symbols) At(address uint64) (KernelSymbol, bool) {
 	i, found := slices.BinarySearchFunc(s.sorted, address, func(k KernelSymbol, a uint64) int { return cmp.Compare(k.Address, a) })

@@ -233,18 +233,24 @@ func removeJumps(dir, group string) error {
 		if !e.IsDir() {
 			continue
 		}
-		for pause := time.Millisecond; ; pause *= 2 {
-			err := traceCommand(dir, "-:"+group+"/"+e.Name())
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, unix.EBUSY) || pause > 4*time.Second {
-				return fmt.Errorf("removing the kprobe %s/%s: %w", group, e.Name(), err)
-			}
-			time.Sleep(pause)
+		if err := removeKprobe(dir, group, e.Name()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func removeKprobe(dir, group, event string) error {
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := traceCommand(dir, "-:"+group+"/"+event)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || pause > 4*time.Second {
+			return fmt.Errorf("removing the kprobe %s/%s: %w", group, event, err)
+		}
+		time.Sleep(pause)
+	}
 }
 
 // RemoveJumps removes the kprobes of a detached session.

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type kedrAnswer struct {
+	_    structs.HostLayout
+	N    uint64
+	Word [255]uint64
+}
+
 type kedrFreed struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -27,28 +33,30 @@ type kedrFreed struct {
 }
 
 type kedrKernelLayout struct {
-	_           structs.HostLayout
-	ModuleName  uint32
-	CoreBase    uint32
-	CoreSize    uint32
-	InitBase    uint32
-	InitSize    uint32
-	Kallsyms    uint32
-	Symtab      uint32
-	NumSymtab   uint32
-	SymSize     uint32
-	SymValue    uint32
-	StructPage  uint32
-	IrqMask     uint32
-	Jumps       uint32
-	PercpuCount uint32
-	TaskComm    uint32
-	TaskPid     uint32
-	TaskTgid    uint32
-	TaskCpu     uint32
-	FuncArgs    uint32
-	_           [4]byte
-	VmallocBase uint64
+	_             structs.HostLayout
+	ModuleName    uint32
+	CoreBase      uint32
+	CoreSize      uint32
+	InitBase      uint32
+	InitSize      uint32
+	Kallsyms      uint32
+	Symtab        uint32
+	NumSymtab     uint32
+	SymSize       uint32
+	SymValue      uint32
+	StructPage    uint32
+	IrqMask       uint32
+	Jumps         uint32
+	PercpuCount   uint32
+	TaskComm      uint32
+	TaskPid       uint32
+	TaskTgid      uint32
+	TaskCpu       uint32
+	FuncArgs      uint32
+	Word          uint32
+	FramePointers uint32
+	StackShift    uint32
+	VmallocBase   uint64
 }
 
 type kedrLoad struct {
@@ -105,6 +113,16 @@ type kedrObject struct {
 	Irq      uint8
 	Inner    uint8
 	Comm     [16]int8
+}
+
+type kedrOpenCall struct {
+	_      structs.HostLayout
+	Args   [6]uint64
+	Ret    uint64
+	Site   uint64
+	Stack  uint64
+	Load   uint32
+	Target int32
 }
 
 type kedrParty struct {
@@ -346,71 +364,85 @@ type kedrWrong struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kedrMapAnswer                = "answer"
-	kedrMapElsewhere             = "elsewhere"
-	kedrMapFreed                 = "freed"
-	kedrMapLoads                 = "loads"
-	kedrMapNotes                 = "notes"
-	kedrMapObjects               = "objects"
-	kedrMapPending               = "pending"
-	kedrMapScratch               = "scratch"
-	kedrMapSites                 = "sites"
-	kedrMapStacks                = "stacks"
-	kedrMapSyms                  = "syms"
-	kedrMapTargets               = "targets"
-	kedrMapTraceCounts           = "trace_counts"
-	kedrMapTraceEvents           = "trace_events"
-	kedrMapTraceOpen             = "trace_open"
-	kedrMapTracePaired           = "trace_paired"
-	kedrMapTraceSites            = "trace_sites"
-	kedrMapWrongs                = "wrongs"
-	kedrProgCalibrate            = "calibrate"
-	kedrProgFileInfo             = "file_info"
-	kedrProgFilePossibleLeaks    = "file_possible_leaks"
-	kedrProgFileSymbols          = "file_symbols"
-	kedrProgFileUnallocatedFrees = "file_unallocated_frees"
-	kedrProgFindSymbol           = "find_symbol"
-	kedrProgModuleComing         = "module_coming"
-	kedrProgModuleFree           = "module_free"
-	kedrProgModuleGoing          = "module_going"
-	kedrProgModuleLive           = "module_live"
-	kedrProgModuleLoad           = "module_load"
-	kedrProgNoteJump             = "note_jump"
-	kedrProgObtainBulk           = "obtain_bulk"
-	kedrProgObtainBulkShort      = "obtain_bulk_short"
-	kedrProgObtainExit           = "obtain_exit"
-	kedrProgObtainTracepoint     = "obtain_tracepoint"
-	kedrProgPeek                 = "peek"
-	kedrProgReleaseBulk          = "release_bulk"
-	kedrProgReleaseBulkShort     = "release_bulk_short"
-	kedrProgReleaseEntry         = "release_entry"
-	kedrProgReleaseTracepoint    = "release_tracepoint"
-	kedrProgTraceEntry           = "trace_entry"
-	kedrProgTraceExit            = "trace_exit"
-	kedrProgTraceJump            = "trace_jump"
-	kedrProgTraceKprobe          = "trace_kprobe"
-	kedrProgTraceKretprobe       = "trace_kretprobe"
-	kedrProgTraceSession         = "trace_session"
-	kedrProgTraceSiteCall        = "trace_site_call"
-	kedrProgTraceSiteReturn      = "trace_site_return"
-	kedrVarDepths                = "depths"
-	kedrVarFileTarget            = "file_target"
-	kedrVarFilter                = "filter"
-	kedrVarLayout                = "layout"
-	kedrVarLoadCount             = "load_count"
-	kedrVarLoaded                = "loaded"
-	kedrVarLost                  = "lost"
-	kedrVarNoted                 = "noted"
-	kedrVarPageOffsetBase        = "page_offset_base"
-	kedrVarPreemptCount          = "preempt_count"
-	kedrVarRanges                = "ranges"
-	kedrVarRescued               = "rescued"
-	kedrVarSpec                  = "spec"
-	kedrVarTraceBusy             = "trace_busy"
-	kedrVarTraceNothing          = "trace_nothing"
-	kedrVarTraceSlots            = "trace_slots"
-	kedrVarTracing               = "tracing"
-	kedrVarVmemmapBase           = "vmemmap_base"
+	kedrMapAnswer                 = "answer"
+	kedrMapElsewhere              = "elsewhere"
+	kedrMapFreed                  = "freed"
+	kedrMapLoads                  = "loads"
+	kedrMapNotes                  = "notes"
+	kedrMapObjects                = "objects"
+	kedrMapOpenCalls              = "open_calls"
+	kedrMapPending                = "pending"
+	kedrMapScratch                = "scratch"
+	kedrMapSites                  = "sites"
+	kedrMapStacks                 = "stacks"
+	kedrMapSyms                   = "syms"
+	kedrMapTargets                = "targets"
+	kedrMapTraceCounts            = "trace_counts"
+	kedrMapTraceEvents            = "trace_events"
+	kedrMapTraceOpen              = "trace_open"
+	kedrMapTracePaired            = "trace_paired"
+	kedrMapTraceSites             = "trace_sites"
+	kedrMapWrongs                 = "wrongs"
+	kedrProgArgument              = "argument"
+	kedrProgCalibrate             = "calibrate"
+	kedrProgFileInfo              = "file_info"
+	kedrProgFilePossibleLeaks     = "file_possible_leaks"
+	kedrProgFileSymbols           = "file_symbols"
+	kedrProgFileUnallocatedFrees  = "file_unallocated_frees"
+	kedrProgFindSymbol            = "find_symbol"
+	kedrProgModuleComing          = "module_coming"
+	kedrProgModuleComingKprobe    = "module_coming_kprobe"
+	kedrProgModuleFree            = "module_free"
+	kedrProgModuleGoing           = "module_going"
+	kedrProgModuleGoingKprobe     = "module_going_kprobe"
+	kedrProgModuleLive            = "module_live"
+	kedrProgModuleLiveKprobe      = "module_live_kprobe"
+	kedrProgModuleLoad            = "module_load"
+	kedrProgNoteJump              = "note_jump"
+	kedrProgObtainBulk            = "obtain_bulk"
+	kedrProgObtainBulkReturn      = "obtain_bulk_return"
+	kedrProgObtainBulkShort       = "obtain_bulk_short"
+	kedrProgObtainBulkShortReturn = "obtain_bulk_short_return"
+	kedrProgObtainCall            = "obtain_call"
+	kedrProgObtainExit            = "obtain_exit"
+	kedrProgObtainReturn          = "obtain_return"
+	kedrProgObtainTracepoint      = "obtain_tracepoint"
+	kedrProgPeek                  = "peek"
+	kedrProgReleaseBulk           = "release_bulk"
+	kedrProgReleaseBulkCall       = "release_bulk_call"
+	kedrProgReleaseBulkShort      = "release_bulk_short"
+	kedrProgReleaseBulkShortCall  = "release_bulk_short_call"
+	kedrProgReleaseCall           = "release_call"
+	kedrProgReleaseEntry          = "release_entry"
+	kedrProgReleaseTracepoint     = "release_tracepoint"
+	kedrProgTraceEntry            = "trace_entry"
+	kedrProgTraceExit             = "trace_exit"
+	kedrProgTraceJump             = "trace_jump"
+	kedrProgTraceKprobe           = "trace_kprobe"
+	kedrProgTraceKretprobe        = "trace_kretprobe"
+	kedrProgTraceSession          = "trace_session"
+	kedrProgTraceSiteCall         = "trace_site_call"
+	kedrProgTraceSiteReturn       = "trace_site_return"
+	kedrVarAsker                  = "asker"
+	kedrVarDepths                 = "depths"
+	kedrVarFileTarget             = "file_target"
+	kedrVarFilter                 = "filter"
+	kedrVarLayout                 = "layout"
+	kedrVarLoadCount              = "load_count"
+	kedrVarLoaded                 = "loaded"
+	kedrVarLost                   = "lost"
+	kedrVarNoted                  = "noted"
+	kedrVarPageOffsetBase         = "page_offset_base"
+	kedrVarPreemptCount           = "preempt_count"
+	kedrVarRan                    = "ran"
+	kedrVarRanges                 = "ranges"
+	kedrVarRescued                = "rescued"
+	kedrVarSpec                   = "spec"
+	kedrVarTraceBusy              = "trace_busy"
+	kedrVarTraceNothing           = "trace_nothing"
+	kedrVarTraceSlots             = "trace_slots"
+	kedrVarTracing                = "tracing"
+	kedrVarVmemmapBase            = "vmemmap_base"
 )
 
 // loadKedr returns the embedded CollectionSpec for kedr.
@@ -455,35 +487,46 @@ type kedrSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrProgramSpecs struct {
-	Calibrate            *ebpf.ProgramSpec `ebpf:"calibrate"`
-	FileInfo             *ebpf.ProgramSpec `ebpf:"file_info"`
-	FilePossibleLeaks    *ebpf.ProgramSpec `ebpf:"file_possible_leaks"`
-	FileSymbols          *ebpf.ProgramSpec `ebpf:"file_symbols"`
-	FileUnallocatedFrees *ebpf.ProgramSpec `ebpf:"file_unallocated_frees"`
-	FindSymbol           *ebpf.ProgramSpec `ebpf:"find_symbol"`
-	ModuleComing         *ebpf.ProgramSpec `ebpf:"module_coming"`
-	ModuleFree           *ebpf.ProgramSpec `ebpf:"module_free"`
-	ModuleGoing          *ebpf.ProgramSpec `ebpf:"module_going"`
-	ModuleLive           *ebpf.ProgramSpec `ebpf:"module_live"`
-	ModuleLoad           *ebpf.ProgramSpec `ebpf:"module_load"`
-	NoteJump             *ebpf.ProgramSpec `ebpf:"note_jump"`
-	ObtainBulk           *ebpf.ProgramSpec `ebpf:"obtain_bulk"`
-	ObtainBulkShort      *ebpf.ProgramSpec `ebpf:"obtain_bulk_short"`
-	ObtainExit           *ebpf.ProgramSpec `ebpf:"obtain_exit"`
-	ObtainTracepoint     *ebpf.ProgramSpec `ebpf:"obtain_tracepoint"`
-	Peek                 *ebpf.ProgramSpec `ebpf:"peek"`
-	ReleaseBulk          *ebpf.ProgramSpec `ebpf:"release_bulk"`
-	ReleaseBulkShort     *ebpf.ProgramSpec `ebpf:"release_bulk_short"`
-	ReleaseEntry         *ebpf.ProgramSpec `ebpf:"release_entry"`
-	ReleaseTracepoint    *ebpf.ProgramSpec `ebpf:"release_tracepoint"`
-	TraceEntry           *ebpf.ProgramSpec `ebpf:"trace_entry"`
-	TraceExit            *ebpf.ProgramSpec `ebpf:"trace_exit"`
-	TraceJump            *ebpf.ProgramSpec `ebpf:"trace_jump"`
-	TraceKprobe          *ebpf.ProgramSpec `ebpf:"trace_kprobe"`
-	TraceKretprobe       *ebpf.ProgramSpec `ebpf:"trace_kretprobe"`
-	TraceSession         *ebpf.ProgramSpec `ebpf:"trace_session"`
-	TraceSiteCall        *ebpf.ProgramSpec `ebpf:"trace_site_call"`
-	TraceSiteReturn      *ebpf.ProgramSpec `ebpf:"trace_site_return"`
+	Argument              *ebpf.ProgramSpec `ebpf:"argument"`
+	Calibrate             *ebpf.ProgramSpec `ebpf:"calibrate"`
+	FileInfo              *ebpf.ProgramSpec `ebpf:"file_info"`
+	FilePossibleLeaks     *ebpf.ProgramSpec `ebpf:"file_possible_leaks"`
+	FileSymbols           *ebpf.ProgramSpec `ebpf:"file_symbols"`
+	FileUnallocatedFrees  *ebpf.ProgramSpec `ebpf:"file_unallocated_frees"`
+	FindSymbol            *ebpf.ProgramSpec `ebpf:"find_symbol"`
+	ModuleComing          *ebpf.ProgramSpec `ebpf:"module_coming"`
+	ModuleComingKprobe    *ebpf.ProgramSpec `ebpf:"module_coming_kprobe"`
+	ModuleFree            *ebpf.ProgramSpec `ebpf:"module_free"`
+	ModuleGoing           *ebpf.ProgramSpec `ebpf:"module_going"`
+	ModuleGoingKprobe     *ebpf.ProgramSpec `ebpf:"module_going_kprobe"`
+	ModuleLive            *ebpf.ProgramSpec `ebpf:"module_live"`
+	ModuleLiveKprobe      *ebpf.ProgramSpec `ebpf:"module_live_kprobe"`
+	ModuleLoad            *ebpf.ProgramSpec `ebpf:"module_load"`
+	NoteJump              *ebpf.ProgramSpec `ebpf:"note_jump"`
+	ObtainBulk            *ebpf.ProgramSpec `ebpf:"obtain_bulk"`
+	ObtainBulkReturn      *ebpf.ProgramSpec `ebpf:"obtain_bulk_return"`
+	ObtainBulkShort       *ebpf.ProgramSpec `ebpf:"obtain_bulk_short"`
+	ObtainBulkShortReturn *ebpf.ProgramSpec `ebpf:"obtain_bulk_short_return"`
+	ObtainCall            *ebpf.ProgramSpec `ebpf:"obtain_call"`
+	ObtainExit            *ebpf.ProgramSpec `ebpf:"obtain_exit"`
+	ObtainReturn          *ebpf.ProgramSpec `ebpf:"obtain_return"`
+	ObtainTracepoint      *ebpf.ProgramSpec `ebpf:"obtain_tracepoint"`
+	Peek                  *ebpf.ProgramSpec `ebpf:"peek"`
+	ReleaseBulk           *ebpf.ProgramSpec `ebpf:"release_bulk"`
+	ReleaseBulkCall       *ebpf.ProgramSpec `ebpf:"release_bulk_call"`
+	ReleaseBulkShort      *ebpf.ProgramSpec `ebpf:"release_bulk_short"`
+	ReleaseBulkShortCall  *ebpf.ProgramSpec `ebpf:"release_bulk_short_call"`
+	ReleaseCall           *ebpf.ProgramSpec `ebpf:"release_call"`
+	ReleaseEntry          *ebpf.ProgramSpec `ebpf:"release_entry"`
+	ReleaseTracepoint     *ebpf.ProgramSpec `ebpf:"release_tracepoint"`
+	TraceEntry            *ebpf.ProgramSpec `ebpf:"trace_entry"`
+	TraceExit             *ebpf.ProgramSpec `ebpf:"trace_exit"`
+	TraceJump             *ebpf.ProgramSpec `ebpf:"trace_jump"`
+	TraceKprobe           *ebpf.ProgramSpec `ebpf:"trace_kprobe"`
+	TraceKretprobe        *ebpf.ProgramSpec `ebpf:"trace_kretprobe"`
+	TraceSession          *ebpf.ProgramSpec `ebpf:"trace_session"`
+	TraceSiteCall         *ebpf.ProgramSpec `ebpf:"trace_site_call"`
+	TraceSiteReturn       *ebpf.ProgramSpec `ebpf:"trace_site_return"`
 }
 
 // kedrMapSpecs contains maps before they are loaded into the kernel.
@@ -496,6 +539,7 @@ type kedrMapSpecs struct {
 	Loads       *ebpf.MapSpec `ebpf:"loads"`
 	Notes       *ebpf.MapSpec `ebpf:"notes"`
 	Objects     *ebpf.MapSpec `ebpf:"objects"`
+	OpenCalls   *ebpf.MapSpec `ebpf:"open_calls"`
 	Pending     *ebpf.MapSpec `ebpf:"pending"`
 	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
 	Sites       *ebpf.MapSpec `ebpf:"sites"`
@@ -514,6 +558,7 @@ type kedrMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrVariableSpecs struct {
+	Asker          *ebpf.VariableSpec `ebpf:"asker"`
 	Depths         *ebpf.VariableSpec `ebpf:"depths"`
 	FileTarget     *ebpf.VariableSpec `ebpf:"file_target"`
 	Filter         *ebpf.VariableSpec `ebpf:"filter"`
@@ -524,6 +569,7 @@ type kedrVariableSpecs struct {
 	Noted          *ebpf.VariableSpec `ebpf:"noted"`
 	PageOffsetBase *ebpf.VariableSpec `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.VariableSpec `ebpf:"preempt_count"`
+	Ran            *ebpf.VariableSpec `ebpf:"ran"`
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
@@ -560,6 +606,7 @@ type kedrMaps struct {
 	Loads       *ebpf.Map `ebpf:"loads"`
 	Notes       *ebpf.Map `ebpf:"notes"`
 	Objects     *ebpf.Map `ebpf:"objects"`
+	OpenCalls   *ebpf.Map `ebpf:"open_calls"`
 	Pending     *ebpf.Map `ebpf:"pending"`
 	Scratch     *ebpf.Map `ebpf:"scratch"`
 	Sites       *ebpf.Map `ebpf:"sites"`
@@ -582,6 +629,7 @@ func (m *kedrMaps) Close() error {
 		m.Loads,
 		m.Notes,
 		m.Objects,
+		m.OpenCalls,
 		m.Pending,
 		m.Scratch,
 		m.Sites,
@@ -601,6 +649,7 @@ func (m *kedrMaps) Close() error {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrVariables struct {
+	Asker          *ebpf.Variable `ebpf:"asker"`
 	Depths         *ebpf.Variable `ebpf:"depths"`
 	FileTarget     *ebpf.Variable `ebpf:"file_target"`
 	Filter         *ebpf.Variable `ebpf:"filter"`
@@ -611,6 +660,7 @@ type kedrVariables struct {
 	Noted          *ebpf.Variable `ebpf:"noted"`
 	PageOffsetBase *ebpf.Variable `ebpf:"page_offset_base"`
 	PreemptCount   *ebpf.Variable `ebpf:"preempt_count"`
+	Ran            *ebpf.Variable `ebpf:"ran"`
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
@@ -625,39 +675,51 @@ type kedrVariables struct {
 //
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrPrograms struct {
-	Calibrate            *ebpf.Program `ebpf:"calibrate"`
-	FileInfo             *ebpf.Program `ebpf:"file_info"`
-	FilePossibleLeaks    *ebpf.Program `ebpf:"file_possible_leaks"`
-	FileSymbols          *ebpf.Program `ebpf:"file_symbols"`
-	FileUnallocatedFrees *ebpf.Program `ebpf:"file_unallocated_frees"`
-	FindSymbol           *ebpf.Program `ebpf:"find_symbol"`
-	ModuleComing         *ebpf.Program `ebpf:"module_coming"`
-	ModuleFree           *ebpf.Program `ebpf:"module_free"`
-	ModuleGoing          *ebpf.Program `ebpf:"module_going"`
-	ModuleLive           *ebpf.Program `ebpf:"module_live"`
-	ModuleLoad           *ebpf.Program `ebpf:"module_load"`
-	NoteJump             *ebpf.Program `ebpf:"note_jump"`
-	ObtainBulk           *ebpf.Program `ebpf:"obtain_bulk"`
-	ObtainBulkShort      *ebpf.Program `ebpf:"obtain_bulk_short"`
-	ObtainExit           *ebpf.Program `ebpf:"obtain_exit"`
-	ObtainTracepoint     *ebpf.Program `ebpf:"obtain_tracepoint"`
-	Peek                 *ebpf.Program `ebpf:"peek"`
-	ReleaseBulk          *ebpf.Program `ebpf:"release_bulk"`
-	ReleaseBulkShort     *ebpf.Program `ebpf:"release_bulk_short"`
-	ReleaseEntry         *ebpf.Program `ebpf:"release_entry"`
-	ReleaseTracepoint    *ebpf.Program `ebpf:"release_tracepoint"`
-	TraceEntry           *ebpf.Program `ebpf:"trace_entry"`
-	TraceExit            *ebpf.Program `ebpf:"trace_exit"`
-	TraceJump            *ebpf.Program `ebpf:"trace_jump"`
-	TraceKprobe          *ebpf.Program `ebpf:"trace_kprobe"`
-	TraceKretprobe       *ebpf.Program `ebpf:"trace_kretprobe"`
-	TraceSession         *ebpf.Program `ebpf:"trace_session"`
-	TraceSiteCall        *ebpf.Program `ebpf:"trace_site_call"`
-	TraceSiteReturn      *ebpf.Program `ebpf:"trace_site_return"`
+	Argument              *ebpf.Program `ebpf:"argument"`
+	Calibrate             *ebpf.Program `ebpf:"calibrate"`
+	FileInfo              *ebpf.Program `ebpf:"file_info"`
+	FilePossibleLeaks     *ebpf.Program `ebpf:"file_possible_leaks"`
+	FileSymbols           *ebpf.Program `ebpf:"file_symbols"`
+	FileUnallocatedFrees  *ebpf.Program `ebpf:"file_unallocated_frees"`
+	FindSymbol            *ebpf.Program `ebpf:"find_symbol"`
+	ModuleComing          *ebpf.Program `ebpf:"module_coming"`
+	ModuleComingKprobe    *ebpf.Program `ebpf:"module_coming_kprobe"`
+	ModuleFree            *ebpf.Program `ebpf:"module_free"`
+	ModuleGoing           *ebpf.Program `ebpf:"module_going"`
+	ModuleGoingKprobe     *ebpf.Program `ebpf:"module_going_kprobe"`
+	ModuleLive            *ebpf.Program `ebpf:"module_live"`
+	ModuleLiveKprobe      *ebpf.Program `ebpf:"module_live_kprobe"`
+	ModuleLoad            *ebpf.Program `ebpf:"module_load"`
+	NoteJump              *ebpf.Program `ebpf:"note_jump"`
+	ObtainBulk            *ebpf.Program `ebpf:"obtain_bulk"`
+	ObtainBulkReturn      *ebpf.Program `ebpf:"obtain_bulk_return"`
+	ObtainBulkShort       *ebpf.Program `ebpf:"obtain_bulk_short"`
+	ObtainBulkShortReturn *ebpf.Program `ebpf:"obtain_bulk_short_return"`
+	ObtainCall            *ebpf.Program `ebpf:"obtain_call"`
+	ObtainExit            *ebpf.Program `ebpf:"obtain_exit"`
+	ObtainReturn          *ebpf.Program `ebpf:"obtain_return"`
+	ObtainTracepoint      *ebpf.Program `ebpf:"obtain_tracepoint"`
+	Peek                  *ebpf.Program `ebpf:"peek"`
+	ReleaseBulk           *ebpf.Program `ebpf:"release_bulk"`
+	ReleaseBulkCall       *ebpf.Program `ebpf:"release_bulk_call"`
+	ReleaseBulkShort      *ebpf.Program `ebpf:"release_bulk_short"`
+	ReleaseBulkShortCall  *ebpf.Program `ebpf:"release_bulk_short_call"`
+	ReleaseCall           *ebpf.Program `ebpf:"release_call"`
+	ReleaseEntry          *ebpf.Program `ebpf:"release_entry"`
+	ReleaseTracepoint     *ebpf.Program `ebpf:"release_tracepoint"`
+	TraceEntry            *ebpf.Program `ebpf:"trace_entry"`
+	TraceExit             *ebpf.Program `ebpf:"trace_exit"`
+	TraceJump             *ebpf.Program `ebpf:"trace_jump"`
+	TraceKprobe           *ebpf.Program `ebpf:"trace_kprobe"`
+	TraceKretprobe        *ebpf.Program `ebpf:"trace_kretprobe"`
+	TraceSession          *ebpf.Program `ebpf:"trace_session"`
+	TraceSiteCall         *ebpf.Program `ebpf:"trace_site_call"`
+	TraceSiteReturn       *ebpf.Program `ebpf:"trace_site_return"`
 }
 
 func (p *kedrPrograms) Close() error {
 	return _KedrClose(
+		p.Argument,
 		p.Calibrate,
 		p.FileInfo,
 		p.FilePossibleLeaks,
@@ -665,18 +727,28 @@ func (p *kedrPrograms) Close() error {
 		p.FileUnallocatedFrees,
 		p.FindSymbol,
 		p.ModuleComing,
+		p.ModuleComingKprobe,
 		p.ModuleFree,
 		p.ModuleGoing,
+		p.ModuleGoingKprobe,
 		p.ModuleLive,
+		p.ModuleLiveKprobe,
 		p.ModuleLoad,
 		p.NoteJump,
 		p.ObtainBulk,
+		p.ObtainBulkReturn,
 		p.ObtainBulkShort,
+		p.ObtainBulkShortReturn,
+		p.ObtainCall,
 		p.ObtainExit,
+		p.ObtainReturn,
 		p.ObtainTracepoint,
 		p.Peek,
 		p.ReleaseBulk,
+		p.ReleaseBulkCall,
 		p.ReleaseBulkShort,
+		p.ReleaseBulkShortCall,
+		p.ReleaseCall,
 		p.ReleaseEntry,
 		p.ReleaseTracepoint,
 		p.TraceEntry,

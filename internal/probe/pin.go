@@ -50,7 +50,7 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 		}
 	}
 	for i, a := range s.attached {
-		mark := int(flag(a.twin))
+		mark := int(flag(a.twin)) | int(a.kprobe)<<1
 		if a.traced > 0 {
 			mark = a.traced<<2 | int(a.half)
 		}
@@ -58,6 +58,9 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 		if err := a.link.Pin(dir + "/" + linksDir + "/" + name); err != nil {
 			return fmt.Errorf("pinning the probe of %s: %w", a.Symbol, err)
 		}
+	}
+	if !s.kernel.OwnTypes() {
+		return nil // and no iterators
 	}
 	for i, t := range targets {
 		if err := os.Mkdir(files+"/"+t, 0o700); err != nil {
@@ -139,7 +142,10 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 			s.attached = append(s.attached, a)
 			continue
 		}
-		a.twin = mark != 0
+		a.twin, a.kprobe = mark&1 != 0, end(mark>>1&3)
+		if a.kprobe != noKprobe {
+			s.kprobes, s.jumps = true, detachedJumps
+		}
 		if a.jump = a.id == maxProbes-1; a.jump {
 			s.jumps = detachedJumps
 		}

@@ -26,6 +26,7 @@ import (
 	"kedr/internal/catalog"
 	"kedr/internal/kernel"
 	"kedr/internal/plan"
+	"kedr/internal/target"
 )
 
 // Limits of one session.
@@ -44,6 +45,7 @@ type Options struct {
 	MaxObjects uint32 // outstanding at one time; 0: 131072
 	MaxStacks  uint32 // different call stacks; 0: 16384
 	Files      bool   // make the files of a detached session possible
+	Kprobes    bool   // use no trampolines; implied where the kernel has no BTF
 	Trace      TraceOptions
 }
 
@@ -57,6 +59,7 @@ type Attached struct {
 	traced int  // of a trace: the function's number, and one; 0: of the account
 	half   half // of a trace
 	place  bool // at a call of the target's
+	kprobe end  // in place of a trampoline
 
 	event *os.File // instead of a link, which such events have not had before 5.15
 }
@@ -80,6 +83,7 @@ type Set struct {
 	attached []Attached
 	symbols  symbols
 	jumps    string // group of kprobes; empty: there are none
+	kprobes  bool   // in place of trampolines
 
 	targets uint32
 	life    kedrTraceSpec // what the events of modules record
@@ -88,7 +92,7 @@ type Set struct {
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss",
+var sharedMaps = []string{"open_calls", "objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss",
 	"trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
 
 // ErrNotPermitted says that this process may not load programs here.
@@ -126,7 +130,10 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 		}
 	}()
 	s.tails = len(p.Jumps) > 0
-	if s.layout, err = kernelLayout(k); err != nil {
+	if s.kprobes = opts.Kprobes || !k.OwnTypes(); s.kprobes {
+		s.jumps = jumpGroup(opts.Files)
+	}
+	if err := s.findLayout(p.Targets[0]); err != nil {
 		return nil, err
 	}
 	s.quicken()
@@ -180,8 +187,21 @@ func brief(err error) string {
 	return err.Error()
 }
 
-func kernelLayout(k *kernel.Kernel) (kedrKernelLayout, error) {
-	l := kedrKernelLayout{SymSize: 24, SymValue: 8} // Elf64_Sym
+// findLayout finds out where the kernel keeps what the programs look at. What the types
+// say of struct module is held against the modules that are loaded, where they are not
+// the kernel's own.
+func (s *Set) findLayout(m *target.Module) error {
+	s.layout = kedrKernelLayout{Word: 8, StackShift: 14, SymSize: 24, SymValue: 8} // Elf64_Sym
+	if s.kernel.Word() == 4 {
+		s.layout.Word, s.layout.StackShift, s.layout.SymSize, s.layout.SymValue = 4, 13, 16, 4 // Elf32_Sym
+	}
+	if s.kernel.OwnTypes() {
+		return typesLayout(s.kernel, &s.layout)
+	}
+	return s.measureLayout(m)
+}
+
+func typesLayout(k *kernel.Kernel, l *kedrKernelLayout) error {
 	field := func(to *uint32, structure, path string) error {
 		off, err := k.Field(structure, path)
 		*to = off
@@ -193,24 +213,24 @@ func kernelLayout(k *kernel.Kernel) (kedrKernelLayout, error) {
 		field(&l.Symtab, "mod_kallsyms", "symtab"),
 		field(&l.NumSymtab, "mod_kallsyms", "num_symtab"),
 	); err != nil {
-		return l, err
+		return err
 	}
 	size, err := k.StructSize("page")
 	if err != nil {
-		return l, err
+		return err
 	}
 	l.StructPage = size
 	// include/linux/module.h: one memory area a type since 6.4, two layouts before.
 	initText, err := k.Enum("mod_mem_type", "MOD_INIT_TEXT")
 	if err != nil {
-		return l, errors.Join(
+		return errors.Join(
 			field(&l.CoreBase, "module", "core_layout.base"),
 			field(&l.CoreSize, "module", "core_layout.text_size"),
 			field(&l.InitBase, "module", "init_layout.base"),
 			field(&l.InitSize, "module", "init_layout.text_size"),
 		)
 	}
-	return l, errors.Join(
+	return errors.Join(
 		field(&l.CoreBase, "module", "mem[0].base"), // MOD_TEXT
 		field(&l.CoreSize, "module", "mem[0].size"),
 		field(&l.InitBase, "module", fmt.Sprintf("mem[%d].base", initText)),
@@ -222,6 +242,11 @@ func kernelLayout(k *kernel.Kernel) (kedrKernelLayout, error) {
 // without.
 func (s *Set) quicken() {
 	k := s.kernel
+	if !k.OwnTypes() {
+		s.layout.PercpuCount = math.MaxUint32
+		placePercpu(s.spec, 0)
+		return
+	}
 	id, err := k.PerCPU("__preempt_count")
 	s.layout.PercpuCount = 0
 	if err != nil {
@@ -435,7 +460,7 @@ func (s *Set) prepare(p *plan.Plan) error {
 		v := s.bss[variable]
 		binary.NativeEndian.PutUint64(bss[int(v.Offset)+8*index:], value)
 	}
-	if p.Pages {
+	if p.Pages && s.kernel.Word() == 8 {
 		for _, name := range []string{"vmemmap_base", "page_offset_base"} {
 			at, _, err := s.find(name)
 			if err != nil {
@@ -448,7 +473,8 @@ func (s *Set) prepare(p *plan.Plan) error {
 			put(name, 0, value)
 		}
 	}
-	if slices.ContainsFunc(p.Probes, func(p plan.Probe) bool { return p.Replaces != plan.NoArg }) {
+	s.layout.VmallocBase = 1 << 62 // nothing is above it
+	if s.kernel.AtLeast(6, 12) && slices.ContainsFunc(p.Probes, func(p plan.Probe) bool { return p.Replaces != plan.NoArg }) {
 		at, _, err := s.find("vmalloc_base")
 		if err == nil {
 			s.layout.VmallocBase, err = s.word(at)
@@ -463,31 +489,24 @@ func (s *Set) prepare(p *plan.Plan) error {
 	if _, err := s.kernel.Params("local_interrupt_disable"); err == nil {
 		s.layout.IrqMask = 0x1f000100
 	}
-	counter, _, err := s.find("__preempt_count")
-	if err != nil {
-		var off uint32
-		if off, err = s.kernel.Field("pcpu_hot", "preempt_count"); err == nil {
-			counter, _, err = s.find("pcpu_hot")
-			counter += uint64(off)
-		}
-	}
+	counter, err := s.preemptCounter()
 	if err != nil {
 		return fmt.Errorf("finding the preemption counter: %w", err)
 	}
-	offsets, _, err := s.find("__per_cpu_offset")
+	offsets, err := s.percpuOffsets()
 	if err != nil {
-		return err
+		return fmt.Errorf("finding the variables of each CPU: %w", err)
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
 	}
 	for cpu := range min(cpus, maxCPUs) {
-		base, err := s.word(offsets + uint64(cpu)*8)
+		base, err := s.word(offsets + uint64(cpu)*uint64(s.layout.Word))
 		if err != nil {
 			return err
 		}
-		put("preempt_count", cpu, base+counter)
+		put("preempt_count", cpu, s.address(base+counter))
 	}
 	return s.shared[".bss"].Put(uint32(0), bss)
 }
@@ -543,6 +562,15 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 			program += "_short"
 		}
 	}
+	if p.Mechanism != plan.Tracepoint && s.kernel.Word() == 4 {
+		params, err := s.kernel.Params(p.Symbol)
+		if err == nil {
+			err = s.placeWords(&spec, params)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	err := s.attach(program, spec, p.Symbol, p.Mechanism)
 	// Where a program on a tracepoint may interrupt itself, one is enough.
 	if err != nil || p.Mechanism != plan.Tracepoint || s.depths > 1 {
@@ -560,6 +588,9 @@ func flag(b bool) uint8 {
 }
 
 func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan.Mechanism) error {
+	if s.kprobes && how != plan.Tracepoint {
+		return s.attachByKprobes(program, spec, symbol)
+	}
 	to := symbol
 	if how == plan.Tracepoint {
 		to = ""
@@ -590,16 +621,17 @@ func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan
 
 // attachModuleEvents watches the targets come and go.
 func (s *Set) attachModuleEvents(id uint32, p *plan.Plan) error {
+	on := plan.ModuleEvents
 	events := []struct {
 		program, symbol, param string
 		how                    plan.Mechanism
 		needed                 bool
 	}{
-		{"module_live", "module_arch_freeing_init", "mod", plan.Entry, true},
+		{"module_live", on[0].Function, on[0].Param, plan.Entry, true},
 		{"module_free", "module_free", "", plan.Tracepoint, true},
 		{"module_load", "module_load", "", plan.Tracepoint, true},
-		{"module_going", "module_arch_cleanup", "mod", plan.Entry, false},
-		{"module_coming", "module_finalize", "me|mod", plan.Entry, false},
+		{"module_going", on[1].Function, on[1].Param, plan.Entry, false},
+		{"module_coming", on[2].Function, on[2].Param, plan.Entry, false},
 	}
 	for _, e := range events {
 		spec := kedrProbeSpec{Id: id, Address: plan.NoArg}
@@ -613,7 +645,10 @@ func (s *Set) attachModuleEvents(id uint32, p *plan.Plan) error {
 			if err == nil && i < 0 {
 				err = fmt.Errorf("%s: no parameter %s", e.symbol, e.param)
 			}
-			spec.Args, spec.Address = uint8(len(params)), uint8(i)
+			if err == nil {
+				spec.Args, spec.Address = uint8(len(params)), uint8(i)
+				err = s.placeWords(&spec, params)
+			}
 		}
 		if err == nil {
 			err = s.attach(e.program, spec, e.symbol, e.how)

@@ -249,6 +249,8 @@ var reasons = [...]string{
 	"more wrong releases than there is room for",
 	"one address was obtained more often than is followed",
 	"more jumps to it under way than there is room for",
+	"more calls under way than there is room for",
+	"the return of a call was not seen",
 }
 
 // Lost reads what was lost since the session began.
@@ -256,7 +258,7 @@ func (s *Set) Lost() ([]Lost, error) {
 	// Misses first: what the second programs have made good of them is then there.
 	misses := make([]uint64, len(s.attached))
 	for i, a := range s.attached {
-		if a.twin || a.event != nil || a.traced > 0 {
+		if a.twin || a.event != nil || a.traced > 0 || a.kprobe != noKprobe {
 			continue // it is there for what the first one misses; the trace counts for itself
 		}
 		var err error
@@ -278,7 +280,7 @@ func (s *Set) Lost() ([]Lost, error) {
 		}
 	}
 	for i, a := range s.attached {
-		if a.traced > 0 {
+		if a.traced > 0 || a.kprobe != noKprobe {
 			continue
 		}
 		rescued := binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(a.id%maxProbes):])
@@ -289,6 +291,11 @@ func (s *Set) Lost() ([]Lost, error) {
 			})
 		}
 	}
+	byKprobes, err := s.lostByKprobes()
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, byKprobes...)
 	missed, err := s.jumpMisses()
 	if err != nil {
 		return nil, fmt.Errorf("asking about the kprobes: %w", err)
@@ -362,6 +369,9 @@ func ParseSymbol(text string) (Symbol, bool) {
 // Symbols names the addresses in the stacks of leaks and wrong releases. The
 // kernel does it, address by address: reading all its symbols costs far more.
 func (s *Set) Symbols() (map[uint64]Symbol, error) {
+	if !s.kernel.OwnTypes() {
+		return s.symbolsByTable()
+	}
 	it, err := s.iterator("file_symbols", "stacks", 0)
 	if err != nil {
 		return nil, fmt.Errorf("naming kernel addresses: %w", err)
@@ -373,6 +383,22 @@ func (s *Set) Symbols() (map[uint64]Symbol, error) {
 	}
 	defer r.Close()
 	return readSymbols(r)
+}
+
+// symbolsByTable is Symbols for kernels that have no iterators.
+func (s *Set) symbolsByTable() (map[uint64]Symbol, error) {
+	symbols := make(map[uint64]Symbol)
+	err := each(s.shared["stacks"], func(_ uint64, st *kedrStack) {
+		for _, a := range st.Frame[:min(int(st.Frames), len(st.Frame))] {
+			if _, ok := symbols[a]; ok {
+				continue
+			}
+			if sym, ok := s.name(a); ok {
+				symbols[a] = sym
+			}
+		}
+	})
+	return symbols, err
 }
 
 // Name names one address in kernel code that a call returns to.

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -24,7 +25,8 @@ var errNoSymbol = errors.New("the kernel has no symbol")
 
 func (s *Set) openSymbols() error {
 	s.symbols.table = s.kernel.Symbols
-	if !s.kernel.HasHelper("kallsyms_lookup_name") {
+	// Where there is no BTF, the table has been read for the plan.
+	if !s.kernel.HasHelper("kallsyms_lookup_name") || !s.kernel.OwnTypes() {
 		return nil
 	}
 	prog, err := s.load("find_symbol", nil, "", nil)
@@ -94,23 +96,48 @@ func (s *Set) word(address uint64) (uint64, error) {
 		q, err := s.symbols.query(kedrQuery{Address: address})
 		return q.Value, err
 	}
+	b, err := s.memory(address, s.kernel.Word())
+	if err != nil {
+		return 0, err
+	}
+	return s.wordAt(b, 0), nil
+}
+
+// wordAt is a word of the kernel's in what was read of its memory.
+func (s *Set) wordAt(b []byte, offset int) uint64 {
+	if s.kernel.Word() == 4 {
+		return uint64(binary.NativeEndian.Uint32(b[offset:]))
+	}
+	return binary.NativeEndian.Uint64(b[offset:])
+}
+
+// maxMemory is how much of the kernel's memory is read at once.
+const maxMemory = 8 * len(kedrAnswer{}.Word)
+
+// memory reads kernel memory.
+func (s *Set) memory(address uint64, size int) ([]byte, error) {
 	y := &s.symbols
 	if y.peek == nil {
 		answer, err := ebpf.NewMap(s.spec.Maps["answer"])
 		if err != nil {
-			return 0, permission(fmt.Errorf("making map answer: %w", err))
+			return nil, permission(fmt.Errorf("making map answer: %w", err))
 		}
 		y.answer = answer
 		if y.peek, err = s.load("peek", nil, "", map[string]*ebpf.Map{"answer": answer}); err != nil {
-			return 0, fmt.Errorf("loading the program that reads memory: %w", err)
+			return nil, fmt.Errorf("loading the program that reads memory: %w", err)
 		}
 	}
-	if _, err := y.peek.Run(&ebpf.RunOptions{Context: []uint64{address}}); err != nil {
-		return 0, fmt.Errorf("reading kernel memory: %w", err)
+	if _, err := y.peek.Run(&ebpf.RunOptions{Context: []uint64{address, uint64(size)}}); err != nil {
+		return nil, fmt.Errorf("reading kernel memory: %w", err)
 	}
-	var v uint64
-	err := y.answer.Lookup(uint32(0), &v)
-	return v, err
+	b := make([]byte, y.answer.ValueSize())
+	if err := y.answer.Lookup(uint32(0), &b); err != nil {
+		return nil, fmt.Errorf("reading kernel memory: %w", err)
+	}
+	if binary.NativeEndian.Uint64(b) != uint64(size) {
+		return nil, fmt.Errorf("the kernel's memory at %#x can't be read", address)
+	}
+	return b[8 : 8+size], nil
 }
 
 // name names the function that the call before an address is in.
@@ -135,7 +162,7 @@ func (s *Set) name(address uint64) (Symbol, bool) {
 // bpf_prog_test_run_tracing). Kernels before 6.18 have no such jumps.
 func (s *Set) calibrate() error {
 	const function, caller = "bpf_fentry_test2", "bpf_prog_test_run_tracing"
-	if !s.kernel.AtLeast(6, 18) {
+	if s.kprobes || !s.kernel.AtLeast(6, 18) {
 		return nil
 	}
 	params, err := s.kernel.Params(function)
@@ -161,12 +188,12 @@ func (s *Set) calibrate() error {
 	if _, err := prog.Run(&ebpf.RunOptions{}); err != nil {
 		return fmt.Errorf("calling %s: %w", function, err)
 	}
-	var ret uint64
-	if err := answer.Lookup(uint32(0), &ret); err != nil || ret == 0 {
+	var found kedrAnswer
+	if err := answer.Lookup(uint32(0), &found); err != nil || found.Word[0] == 0 {
 		return err
 	}
 	start, size, err := s.find(caller)
-	if err == nil && ret-start < size {
+	if err == nil && found.Word[0]-start < size {
 		s.layout.Jumps = 1
 	}
 	return err

@@ -30,6 +30,9 @@ type Options struct {
 	MaxObjects uint32 // see probe.Options
 	MaxStacks  uint32
 
+	Backend Backend // how functions are intercepted
+	BTF     string  // file with the kernel's types, where it has none; see kernel.RunningWith
+
 	// Trace has calls recorded; NoLeaks spares the account of what is obtained.
 	Trace   *TraceOptions `json:",omitempty"`
 	NoLeaks bool          `json:",omitempty"`
@@ -37,6 +40,19 @@ type Options struct {
 	// Catalogs are the files that the catalog has from the user, for a restart.
 	Catalogs []string
 }
+
+// Backend is how functions are intercepted.
+type Backend string
+
+// The back ends there are (docs/backends.md).
+const (
+	Auto        Backend = "auto"       // trampolines where the kernel has them
+	Trampolines Backend = "trampoline" // Requires Linux 5.5 with BTF
+	Kprobes     Backend = "kprobe"     // kprobes and kretprobes
+)
+
+// Backends lists them.
+var Backends = []Backend{Auto, Trampolines, Kprobes}
 
 // Session is one analysis.
 type Session struct {
@@ -98,6 +114,11 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	if err := NotLoaded(targets...); err != nil {
 		return nil, err
 	}
+	if !k.OwnTypes() {
+		for _, t := range targets {
+			k.Learn(t.Layouts())
+		}
+	}
 	p := &plan.Plan{Targets: targets}
 	if !opts.NoLeaks {
 		var err error
@@ -105,7 +126,10 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 			return nil, err
 		}
 	}
-	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files}
+	if opts.Backend == Trampolines && !k.OwnTypes() {
+		return nil, kernel.ErrNoBTF
+	}
+	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files, Kprobes: opts.Backend == Kprobes}
 	if opts.Trace != nil {
 		t, how, err := planTrace(k, opts.Trace, p.Apart(), targets)
 		if err != nil {

@@ -194,6 +194,16 @@ func thisModuleName(this []byte, machine elf.Machine) string {
 	return string(name)
 }
 
+// StructModule returns the size of the kernel's struct module as the file has it, and where
+// in it the module's name is; -1: nowhere.
+func (m *Module) StructModule() (size, name int) {
+	b, err := m.bytesOf(m.file.Section(".gnu.linkonce.this_module"))
+	if err != nil {
+		return 0, -1
+	}
+	return len(b), bytes.Index(b, append([]byte(m.Name), 0))
+}
+
 // buildID returns the first GNU build id in a note section, in hex: namesz,
 // descsz, type, then name and descriptor, each padded to 4 bytes (elf(5)).
 func buildID(note []byte) string {

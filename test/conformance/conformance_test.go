@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ import (
 var (
 	program = os.Getenv("KEDR")
 	modules = os.Getenv("KEDR_MODULES")
+	flags   = strings.Fields(os.Getenv("KEDR_FLAGS")) // by which another back end is tested
 )
 
 const (
@@ -62,6 +64,9 @@ type outcome struct {
 
 func command(t *testing.T, env []string, name string, args ...string) outcome {
 	t.Helper()
+	if name == program && len(args) > 0 && slices.Contains([]string{"run", "start"}, args[0]) {
+		args = slices.Insert(slices.Clone(args), 1, flags...)
+	}
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	var stdout, stderr bytes.Buffer

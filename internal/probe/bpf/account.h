@@ -113,7 +113,7 @@ static __always_inline bool prepare(void *ctx, struct scratch *s, const struct c
 	o->irq = in_irq();
 	o->inner = spec.tracepoint;
 	bpf_get_current_comm(o->comm, sizeof(o->comm));
-	o->stack = stack_id(ctx, s, c, id, STACK_OBTAINED);
+	o->stack = c->unwound ? c->stack : stack_id(ctx, s, c, id, STACK_OBTAINED);
 	e->stack = bpf_map_lookup_elem(&stacks, &o->stack);
 	return true;
 }

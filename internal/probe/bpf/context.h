@@ -46,6 +46,9 @@ struct caller {
 	__u64 ret, site;
 	__u32 slot; /* where the return address lies, from ctx on; 0: unknown */
 	int t; /* the target; -1: none */
+	__u64 sp; /* the same, for a kprobe: its address; 0: unknown */
+	__u64 stack; /* of a call that was unwound when it began */
+	bool unwound;
 };
 
 static __always_inline struct scratch *enter(void)
@@ -105,6 +108,16 @@ static __always_inline void unwind(void *ctx, struct scratch *s, __u64 call_site
 		if (found < MAX_FRAMES) {
 			s->skip = found;
 			n = bpf_get_stack(ctx, st->frame, sizeof(st->frame), found & BPF_F_SKIP_FIELD_MASK);
+		}
+		if (found == MAX_FRAMES && layout.frame_pointers && n >= 8) {
+			/*
+			 * Where a function begins, the frame is its caller's still: the return
+			 * into that is the one which is missing, behind the function itself.
+			 */
+			st->frame[0] = call_site;
+			st->frames = n / 8;
+			st->cut = st->frames >= MAX_FRAMES;
+			return;
 		}
 		if (found == MAX_FRAMES || n < 8 || st->frame[0] != call_site) {
 			st->frame[0] = call_site;
@@ -408,7 +421,7 @@ __noinline int call_leads(__u32 t, __u64 addr)
 __noinline int claim(__u64 here, __u64 slot, __u64 ret)
 {
 	for (__u32 half = 0; half < 2; half++) {
-		__u64 key = (here >> STACK_SHIFT) + half;
+		__u64 key = (here >> layout.stack_shift) + half;
 		struct notes *ns = bpf_map_lookup_elem(&notes, &key);
 
 		if (!ns)
@@ -447,11 +460,11 @@ static __always_inline void attribute(void *ctx, struct caller *c)
 	c->site = c->ret;
 	c->t = target_of(c->ret);
 	if (spec.tails && noted) {
-		__u64 here = number(ctx), key;
-		int n = claim(here, c->slot ? here + c->slot : 0, c->ret) - 1;
+		__u64 here = c->sp ? c->sp - 1 : number(ctx), key;
+		int n = claim(here, c->sp ? c->sp : c->slot ? here + c->slot : 0, c->ret) - 1;
 		struct notes *ns;
 
-		key = (here >> STACK_SHIFT) + (n >= MAX_NOTES);
+		key = (here >> layout.stack_shift) + (n >= MAX_NOTES);
 		if (n < 0 || !(ns = bpf_map_lookup_elem(&notes, &key)))
 			return;
 		c->site = ns->at[n % MAX_NOTES].site;
@@ -470,6 +483,7 @@ static __always_inline bool attribute_beyond(void *ctx, struct caller *c)
 			return false;
 		c->ret = caller_beyond(ctx, s, c->ret);
 		c->slot = 0;
+		c->sp = 0;
 		leave();
 		attribute(ctx, c);
 	}

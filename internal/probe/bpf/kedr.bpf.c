@@ -2,6 +2,7 @@
 /* One object of all programs: they share their maps and globals. */
 #include "obtain.c"
 #include "release.c"
+#include "kprobe.c"
 #include "note.c"
 #include "trace.c"
 #include "module.c"

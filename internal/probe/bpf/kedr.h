@@ -44,6 +44,8 @@ enum lost_reason {
 	LOST_WRONG_FULL,
 	LOST_COUNTED,
 	LOST_NOTES,
+	LOST_OPEN,
+	LOST_RETURN,
 	LOST_MAX,
 };
 
@@ -145,6 +147,9 @@ struct kernel_layout {
 	__u32 percpu_count; /* where the preemption counter is in PERCPU_VARIABLE; -1: no such */
 	__u32 task_comm, task_pid, task_tgid, task_cpu; /* 0: there is no typed pointer to the task */
 	__u32 func_args; /* bpf_get_func_arg may be called */
+	__u32 word; /* bytes of a long and of a pointer */
+	__u32 frame_pointers; /* by which stacks are unwound */
+	__u32 stack_shift; /* of THREAD_SIZE */
 	__u64 vmalloc_base;
 };
 
@@ -282,6 +287,7 @@ struct loaded loaded[MAX_TARGETS];
 __u32 load_count;
 __u64 lost[MAX_PROBES * LOST_MAX];
 __u64 rescued[MAX_PROBES]; /* events that only the second program has seen */
+__u64 ran[2 * MAX_PROBES]; /* how often a kprobe's program has run: at the entry, at the return */
 __u64 vmemmap_base, page_offset_base;
 __u64 noted; /* jumps that were noted: 0 spares a lookup */
 /*
@@ -338,11 +344,10 @@ struct note {
 };
 
 /*
- * The notes of one stack, by the address of its 16 KB (THREAD_SIZE), outermost
- * first: a callback may be entered from within an allocation.
+ * The notes of one stack, by the address of its THREAD_SIZE, outermost first: a callback
+ * may be entered from within an allocation.
  */
 #define MAX_NOTES 4
-#define STACK_SHIFT 14
 struct notes {
 	__u32 n;
 	__u32 pad;
@@ -460,7 +465,16 @@ static __always_inline bool nothing(__u64 addr)
 
 static __always_inline bool error_pointer(__u64 addr)
 {
-	return addr >= (__u64)-4095;
+	return addr >= (layout.word == 4 ? (__u32)-4095 : (__u64)-4095);
+}
+
+/* A word of the kernel's memory; 0 where it can't be read. */
+static __always_inline __u64 word_at(__u64 address)
+{
+	__u64 v = 0;
+
+	bpf_probe_read_kernel(&v, layout.word == 4 ? 4 : 8, (void *)address);
+	return v;
 }
 
 static __always_inline __u64 page_of(__u64 virt)

@@ -1,14 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The life of the targets: when their text is there, and where. */
 #include "account.h"
-
-static __always_inline __u64 word(__u64 base, __u32 offset)
-{
-	__u64 v = 0;
-
-	bpf_probe_read_kernel(&v, sizeof(v), (void *)(base + offset));
-	return v;
-}
+#include "regs.h"
 
 static __always_inline __u32 half(__u64 base, __u32 offset)
 {
@@ -56,16 +49,16 @@ static __always_inline int target_named(__u64 mod)
  */
 static __always_inline void locate(struct load *ld, struct target *tg, __u64 mod)
 {
-	__u64 kallsyms = word(mod, layout.kallsyms);
-	__u64 symtab = word(kallsyms, layout.symtab);
+	__u64 kallsyms = word_at(mod + layout.kallsyms);
+	__u64 symtab = word_at(kallsyms + layout.symtab);
 
 	if (half(kallsyms, layout.num_symtab) != tg->symbol_count)
 		return;
 	for (__u32 i = 0; i < MAX_SECTIONS; i++) {
 		if (i >= tg->sections)
 			break;
-		ld->section[i] = word(symtab + (__u64)tg->section[i].symbol * layout.sym_size,
-				      layout.sym_value) - tg->section[i].value;
+		ld->section[i] = word_at(symtab + (__u64)tg->section[i].symbol * layout.sym_size +
+					 layout.sym_value) - tg->section[i].value;
 	}
 }
 
@@ -91,8 +84,8 @@ static __always_inline void coming(__u64 mod)
 	/* Loads of modules with one name can't overlap, others hardly do. */
 	__sync_fetch_and_add(&load_count, 1);
 	ld->target = t;
-	ld->core = word(mod, layout.core_base);
-	ld->init = word(mod, layout.init_base);
+	ld->core = word_at(mod + layout.core_base);
+	ld->init = word_at(mod + layout.init_base);
 	ld->loaded = bpf_ktime_get_boot_ns();
 	ld->state = LOAD_COMING;
 	locate(ld, tg, mod);
@@ -178,35 +171,27 @@ int module_free(struct bpf_raw_tracepoint_args *ctx)
  * module is. All are entered by fentry: an exit program would leave its
  * trampoline in the call stacks of init.
  */
-SEC("fentry/module_coming")
-int module_coming(void *ctx)
-{
-	__u64 w[FRAME_WORDS];
+#define ON_MODULE(name, what)                                     \
+	SEC("fentry/" #name)                                      \
+	int name(void *ctx)                                       \
+	{                                                         \
+		__u64 w[FRAME_WORDS];                             \
+		if (spec.address < MAX_ARGS && !frame_read(ctx, w)) \
+			what(w[spec.address]);                    \
+		return 0;                                         \
+	}                                                         \
+	SEC("kprobe/" #name)                                      \
+	int name##_kprobe(void *ctx)                              \
+	{                                                         \
+		__u64 w[MAX_ARGS];                                \
+		ran_at(0);                                        \
+		if (spec.address < MAX_ARGS) {                    \
+			regs_arguments(ctx, w);                   \
+			what(w[spec.address]);                    \
+		}                                                 \
+		return 0;                                         \
+	}
 
-	if (spec.address >= MAX_ARGS || frame_read(ctx, w))
-		return 0;
-	coming(w[spec.address]);
-	return 0;
-}
-
-SEC("fentry/module_going")
-int module_going(void *ctx)
-{
-	__u64 w[FRAME_WORDS];
-
-	if (spec.address >= MAX_ARGS || frame_read(ctx, w))
-		return 0;
-	going(w[spec.address]);
-	return 0;
-}
-
-SEC("fentry/module_live")
-int module_live(void *ctx)
-{
-	__u64 w[FRAME_WORDS];
-
-	if (spec.address >= MAX_ARGS || frame_read(ctx, w))
-		return 0;
-	live(w[spec.address]);
-	return 0;
-}
+ON_MODULE(module_coming, coming)
+ON_MODULE(module_going, going)
+ON_MODULE(module_live, live)

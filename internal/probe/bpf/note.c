@@ -5,23 +5,21 @@
  * who got there. A kprobe sits on each. spec.address is the target.
  */
 #include "account.h"
+#include "regs.h"
 
-/* arch/x86/include/asm/ptrace.h, struct pt_regs of x86-64 */
-#define REGS_IP 128
-#define REGS_SP 152
 #define INT3_LEN 1 /* the register is behind the breakpoint, also where there is none */
 #define JUMP_LEN 5
 
 SEC("kprobe/note")
 int note_jump(void *ctx)
 {
-	__u64 sp = *(__u64 *)(ctx + REGS_SP), key = sp >> STACK_SHIFT, ret = 0;
+	__u64 sp = regs_sp(ctx), key = sp >> layout.stack_shift, ret;
 	struct notes *ns, none = {};
 	__u32 t = spec.address, n, dropped;
 
 	if (t >= MAX_TARGETS)
 		return 0;
-	bpf_probe_read_kernel(&ret, sizeof(ret), (void *)sp);
+	ret = word_at(sp);
 	/* A caller in the target is found without. */
 	if (!loaded[t].load || target_of(ret) == t)
 		return 0;
@@ -48,7 +46,7 @@ int note_jump(void *ctx)
 	dropped = ns->n - n;
 	ns->at[n].sp = sp;
 	ns->at[n].ret = ret;
-	ns->at[n].site = *(__u64 *)(ctx + REGS_IP) - INT3_LEN + JUMP_LEN;
+	ns->at[n].site = regs_ip(ctx) - INT3_LEN + JUMP_LEN;
 	ns->at[n].target = t;
 	ns->n = n + 1;
 	__sync_fetch_and_add(&noted, 1 - (__u64)dropped);

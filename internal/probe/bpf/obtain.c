@@ -66,17 +66,13 @@ static __always_inline bool called_by_target(void *ctx, __u64 *w, struct caller 
 	return from_frame(ctx, w, c) && attribute_beyond(ctx, c);
 }
 
-SEC("fexit/obtain")
-int obtain_exit(void *ctx)
+/* A call has returned. */
+static __always_inline int obtained(void *ctx, const __u64 *w, const struct caller *c, bool ours)
 {
-	__u64 w[FRAME_WORDS] = {};
-	struct caller c = {};
 	struct scratch *s;
 	struct object *old;
 	__u64 addr, key;
-	bool ours;
 
-	ours = called_by_target(ctx, w, &c);
 	if (spec.args > MAX_ARGS)
 		return 0;
 	addr = w[spec.args]; /* the result */
@@ -110,25 +106,34 @@ int obtain_exit(void *ctx)
 				forget(key, old);
 		}
 	}
-	remember(ctx, s, &c, addr, size_of_call(s, w, addr), owner_of_call(w));
+	remember(ctx, s, c, addr, size_of_call(s, w, addr), owner_of_call(w));
 	leave();
 	return 0;
 }
 
+SEC("fexit/obtain")
+int obtain_exit(void *ctx)
+{
+	__u64 w[FRAME_WORDS] = {};
+	struct caller c = {};
+	bool ours = called_by_target(ctx, w, &c);
+
+	return obtained(ctx, w, &c, ours);
+}
+
 struct bulk {
 	struct entry e;
-	__u64 *array; /* or the last link that was followed */
+	__u64 array; /* or the last link that was followed */
 	bool list;
 };
 
 /* In turn: those of a list were put in front, the last one first. */
 static __always_inline void obtain_nth(__u32 i, struct bulk *b)
 {
-	__u64 addr = 0;
+	__u64 addr = word_at(b->list ? b->array : b->array + i * layout.word);
 
-	bpf_probe_read_kernel(&addr, sizeof(addr), b->list ? b->array : b->array + i);
 	if (b->list && addr) {
-		b->array = (__u64 *)addr;
+		b->array = addr;
 		addr -= spec.link;
 	}
 	if (!nothing(addr) && !(spec.fills && find(key_of(addr))))
@@ -153,40 +158,34 @@ static __always_inline __u32 bulk_count(const __u64 *w, __u64 result, __u32 max)
 	return n;
 }
 
-static __always_inline bool obtain_bulk_begin(void *ctx, __u64 *w, struct bulk *b)
+static __always_inline bool obtain_bulk_begin(void *ctx, const __u64 *w, const struct caller *c, struct bulk *b)
 {
-	struct caller c = {};
 	struct scratch *s;
 
-	if (!called_by_target(ctx, w, &c) || spec.args > MAX_ARGS)
-		return false;
-	if (failed(w[spec.args]))
+	if (spec.args > MAX_ARGS || failed(w[spec.args]))
 		return false;
 	b->list = spec.list < MAX_ARGS && w[spec.list];
 	if (spec.address >= MAX_ARGS)
 		return false;
-	b->array = (__u64 *)w[spec.address];
+	b->array = w[spec.address];
 	if (spec.list < MAX_ARGS && b->list)
-		b->array = (__u64 *)w[spec.list];
+		b->array = w[spec.list];
 	if (!b->array)
 		return false;
 	s = enter();
 	if (!s)
 		return false;
-	if (prepare(ctx, s, &c, size_of_call(NULL, w, 0), owner_of_call(w), &b->e))
+	if (prepare(ctx, s, c, size_of_call(NULL, w, 0), owner_of_call(w), &b->e))
 		return true;
 	leave();
 	return false;
 }
 
-/* Requires Linux 5.17 (bpf_loop). */
-SEC("fexit/obtain_bulk")
-int obtain_bulk(void *ctx)
+static __always_inline int obtained_bulk(void *ctx, const __u64 *w, const struct caller *c)
 {
-	__u64 w[FRAME_WORDS];
 	struct bulk b = {};
 
-	if (!obtain_bulk_begin(ctx, w, &b))
+	if (!obtain_bulk_begin(ctx, w, c, &b))
 		return 0;
 	if (spec.args <= MAX_ARGS)
 		bpf_loop(bulk_count(w, w[spec.args], MAX_BULK), obtain_one, &b, 0);
@@ -194,15 +193,12 @@ int obtain_bulk(void *ctx)
 	return 0;
 }
 
-/* The same for kernels without. */
-SEC("fexit/obtain_bulk_short")
-int obtain_bulk_short(void *ctx)
+static __always_inline int obtained_bulk_short(void *ctx, const __u64 *w, const struct caller *c)
 {
-	__u64 w[FRAME_WORDS];
 	struct bulk b = {};
 	__u32 n = 0;
 
-	if (!obtain_bulk_begin(ctx, w, &b))
+	if (!obtain_bulk_begin(ctx, w, c, &b))
 		return 0;
 	if (spec.args <= MAX_ARGS)
 		n = bulk_count(w, w[spec.args], MAX_BULK_SHORT);
@@ -213,6 +209,26 @@ int obtain_bulk_short(void *ctx)
 	}
 	leave();
 	return 0;
+}
+
+/* Requires Linux 5.17 (bpf_loop). */
+SEC("fexit/obtain_bulk")
+int obtain_bulk(void *ctx)
+{
+	__u64 w[FRAME_WORDS];
+	struct caller c = {};
+
+	return called_by_target(ctx, w, &c) ? obtained_bulk(ctx, w, &c) : 0;
+}
+
+/* The same for kernels without. */
+SEC("fexit/obtain_bulk_short")
+int obtain_bulk_short(void *ctx)
+{
+	__u64 w[FRAME_WORDS];
+	struct caller c = {};
+
+	return called_by_target(ctx, w, &c) ? obtained_bulk_short(ctx, w, &c) : 0;
 }
 
 SEC("raw_tp/obtain")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Questions that user space asks of the kernel, answered at once. */
-#include "context.h"
+#include "regs.h"
 
 /* A symbol, and the word at an offset from it. */
 struct query {
@@ -36,23 +36,58 @@ int find_symbol(struct query *q)
 	return 0;
 }
 
-/* What peek and calibrate have found. */
+/* What the programs below have found. */
+#define MAX_ANSWER 255
+struct answer {
+	__u64 n; /* words that were written, or bytes that were read; or would be, were there room */
+	__u64 word[MAX_ANSWER];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct answer);
 } answer SEC(".maps");
 
-/* The word at an address, on kernels without the above. Requires Linux 5.10. */
+static __always_inline struct answer *answering(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&answer, &zero);
+}
+
+/* The memory at an address, up to a number of bytes. Requires Linux 5.10. */
 SEC("raw_tp/peek")
 int peek(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u32 zero = 0;
-	__u64 value = 0;
+	struct answer *a = answering();
+	__u32 n = ctx->args[1];
 
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)ctx->args[0]);
-	bpf_map_update_elem(&answer, &zero, &value, BPF_ANY);
+	if (!a || n > sizeof(a->word))
+		return 1;
+	a->n = n;
+	if (bpf_probe_read_kernel(a->word, n, (void *)ctx->args[0]))
+		a->n = 0;
+	return 0;
+}
+
+/* The process whose doings are looked at. */
+const volatile __u32 asker = 0;
+
+/* An argument of each of the asker's calls, in turn. */
+SEC("kprobe/argument")
+int argument(void *ctx)
+{
+	struct answer *a = answering();
+	__u64 w[MAX_ARGS];
+
+	if (!a || bpf_get_current_pid_tgid() >> 32 != asker)
+		return 0;
+	regs_arguments(ctx, w);
+	if (a->n < MAX_ANSWER && spec.address < MAX_ARGS)
+		a->word[a->n] = w[spec.address];
+	a->n++;
 	return 0;
 }
 
@@ -63,13 +98,13 @@ int peek(struct bpf_raw_tracepoint_args *ctx)
 SEC("fexit/calibrate")
 int calibrate(void *ctx)
 {
-	__u64 w[FRAME_WORDS], ip = bpf_get_func_ip(ctx), value = 0;
-	__u32 zero = 0, n = spec.args;
+	__u64 w[FRAME_WORDS], ip = bpf_get_func_ip(ctx);
+	struct answer *a = answering();
+	__u32 n = spec.args;
 
-	if (n > MAX_ARGS || frame_read(ctx, w))
+	if (!a || n > MAX_ARGS || frame_read(ctx, w))
 		return 0;
-	if (w[n + 2] - ip > 16 && w[n + 1] - ip > 16)
-		value = w[n + 2];
-	bpf_map_update_elem(&answer, &zero, &value, BPF_ANY);
+	a->n = 1;
+	a->word[0] = w[n + 2] - ip > 16 && w[n + 1] - ip > 16 ? w[n + 2] : 0;
 	return 0;
 }

@@ -81,19 +81,11 @@ static __always_inline __u64 said_size(const __u64 *w)
 	return spec.size_from == SIZE_ARG ? a : 0;
 }
 
-SEC("fentry/release")
-int release_entry(void *ctx)
+static __always_inline int releases(void *ctx, const __u64 *w, struct caller *c)
 {
-	__u64 w[FRAME_WORDS];
 	struct claims says = {};
-	struct caller c = {};
 	__u64 addr;
 
-	if (frame_read(ctx, w)) {
-		lose(LOST_FRAME);
-		return 0;
-	}
-	from_frame(ctx, w, &c);
 	if (spec.address >= MAX_ARGS)
 		return 0;
 	addr = w[spec.address];
@@ -117,48 +109,58 @@ int release_entry(void *ctx)
 	says.size = said_size(w);
 	if (spec.owner < MAX_ARGS)
 		says.owner = w[spec.owner];
-	release(ctx, &c, addr, &says);
+	release(ctx, c, addr, &says);
 	return 0;
+}
+
+static __always_inline bool read_call(void *ctx, __u64 *w, struct caller *c)
+{
+	if (frame_read(ctx, w)) {
+		lose(LOST_FRAME);
+		return false;
+	}
+	from_frame(ctx, w, c);
+	return true;
+}
+
+SEC("fentry/release")
+int release_entry(void *ctx)
+{
+	__u64 w[FRAME_WORDS];
+	struct caller c = {};
+
+	return read_call(ctx, w, &c) ? releases(ctx, w, &c) : 0;
 }
 
 struct bulk_release {
 	void *ctx;
-	__u64 *array;
+	__u64 array;
 	struct caller c;
 	struct claims says;
 };
 
 static long release_one(__u32 i, struct bulk_release *b)
 {
-	__u64 addr = 0;
+	__u64 addr = word_at(b->array + i * layout.word);
 
-	bpf_probe_read_kernel(&addr, sizeof(addr), b->array + i);
 	release(b->ctx, &b->c, addr, &b->says);
 	return 0;
 }
 
-static __always_inline bool release_bulk_begin(void *ctx, __u64 *w, struct bulk_release *b)
+static __always_inline bool release_bulk_begin(void *ctx, const __u64 *w, struct bulk_release *b)
 {
 	b->ctx = ctx;
-	if (frame_read(ctx, w)) {
-		lose(LOST_FRAME);
-		return false;
-	}
-	from_frame(ctx, w, &b->c);
 	if (spec.address >= MAX_ARGS || spec.count >= MAX_ARGS)
 		return false;
-	b->array = (__u64 *)w[spec.address];
+	b->array = w[spec.address];
 	if (spec.owner < MAX_ARGS)
 		b->says.owner = w[spec.owner];
 	return true;
 }
 
-/* Requires Linux 5.17 (bpf_loop). */
-SEC("fentry/release_bulk")
-int release_bulk(void *ctx)
+static __always_inline int releases_bulk(void *ctx, const __u64 *w, const struct caller *c)
 {
-	struct bulk_release b = {};
-	__u64 w[FRAME_WORDS];
+	struct bulk_release b = {.c = *c};
 
 	if (release_bulk_begin(ctx, w, &b))
 		bpf_loop(bulk_count(w, 0, MAX_BULK), release_one, &b, 0);
@@ -169,11 +171,9 @@ int release_bulk(void *ctx)
  * The same for kernels without. The verifier looks at each round of the loop, so
  * that it does little: of several wrong releases in one call the last is shown.
  */
-SEC("fentry/release_bulk_short")
-int release_bulk_short(void *ctx)
+static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const struct caller *c)
 {
-	struct bulk_release b = {};
-	__u64 w[FRAME_WORDS];
+	struct bulk_release b = {.c = *c};
 	struct scratch *s;
 	__u32 n;
 
@@ -186,12 +186,12 @@ int release_bulk_short(void *ctx)
 	s->wrong.count = 0;
 	n = bulk_count(w, 0, MAX_BULK_SHORT);
 	for (__u32 i = 0; i < MAX_BULK_SHORT; i++) {
-		__u64 addr = 0, key;
+		__u64 addr, key;
 		struct object *old;
 
 		if (i >= n)
 			break;
-		bpf_probe_read_kernel(&addr, sizeof(addr), b.array + i);
+		addr = word_at(b.array + i * layout.word);
 		if (nothing(addr))
 			continue;
 		key = key_of(addr);
@@ -208,6 +208,25 @@ int release_bulk_short(void *ctx)
 		wrong_release(ctx, s, &b.c, s->wrong.address, key_of(s->wrong.address), NULL, s->wrong.count);
 	leave();
 	return 0;
+}
+
+/* Requires Linux 5.17 (bpf_loop). */
+SEC("fentry/release_bulk")
+int release_bulk(void *ctx)
+{
+	struct caller c = {};
+	__u64 w[FRAME_WORDS];
+
+	return read_call(ctx, w, &c) ? releases_bulk(ctx, w, &c) : 0;
+}
+
+SEC("fentry/release_bulk_short")
+int release_bulk_short(void *ctx)
+{
+	struct caller c = {};
+	__u64 w[FRAME_WORDS];
+
+	return read_call(ctx, w, &c) ? releases_bulk_short(ctx, w, &c) : 0;
 }
 
 SEC("raw_tp/release")
