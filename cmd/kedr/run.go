@@ -500,6 +500,9 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 	inside := "/target/" + m.Name + ".ko"
 	if len(workload) > 0 {
 		cfg.HostRoot = true
+		if cfg.ArchRoot, err = store.Root(ctx, k); err != nil {
+			return nil, err
+		}
 		if cfg.Dir, err = os.Getwd(); err != nil {
 			return nil, err
 		}

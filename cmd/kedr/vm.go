@@ -211,8 +211,12 @@ is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
 			if err != nil {
 				return err
 			}
+			root, err := s.Root(cmd.Context(), k)
+			if err != nil {
+				return err
+			}
 			res, err := machine.Run(cmd.Context(), machine.Config{
-				Kernel: k, HostRoot: true, Argv: args, Env: os.Environ(), Dir: dir,
+				Kernel: k, HostRoot: true, ArchRoot: root, Argv: args, Env: os.Environ(), Dir: dir,
 				Stdout: clearing{p, cmd.OutOrStdout()}, Stderr: clearing{p, cmd.ErrOrStderr()},
 				Progress: p.show, CPUs: cpus, Icount: icount, Memory: memory, Timeout: timeout, CacheDir: s.Dir,
 			})

@@ -28,8 +28,11 @@ var extraSuites = []string{"bookworm", "bullseye", "trixie", "trixie-backports"}
 // listsAge is how old package lists may get: archives drop old kernels.
 const listsAge = 24 * time.Hour
 
-func (s *Store) apt() (*apt, error) {
+func (s *Store) apt(arch Arch) (*apt, error) {
 	a := &apt{store: s, dir: filepath.Join(s.Dir, "apt")}
+	if arch != AMD64 {
+		a.dir += "-" + string(arch)
+	}
 	for _, d := range []string{"lists/partial", "archives/partial", "etc"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("no place for package lists: %w", err)
@@ -48,8 +51,8 @@ func (s *Store) apt() (*apt, error) {
 		"Dir::Etc::sourceparts=-",
 		"Dir::Etc::preferencesparts=-",
 		"APT::Sandbox::User=", // the cache is ours alone
-		"APT::Architecture=amd64",
-		"APT::Architectures=amd64",
+		"APT::Architecture=" + string(arch),
+		"APT::Architectures=" + string(arch),
 		"Acquire::Languages=none",
 	} {
 		a.args = append(a.args, "-o", o)
@@ -141,10 +144,33 @@ func (a *apt) update(ctx context.Context, extra string) error {
 	}
 	a.store.Log("fetching the package lists of %s from the host's Debian mirror", name)
 	// Lists of other suites stay where they are.
-	if err := run(ctx, "apt-get", append(slices.Clone(a.args), "-o", "APT::Get::List-Cleanup=false", "-qq", "update")...); err != nil {
+	fetch := func() error {
+		return run(ctx, "apt-get", append(slices.Clone(a.args), "-o", "APT::Get::List-Cleanup=false", "-qq", "update")...)
+	}
+	err = fetch()
+	if less := withoutSecurity(text); err != nil && less != text && ctx.Err() == nil {
+		a.store.Log("fetching package lists: %v: doing without the security updates", err)
+		if err := os.WriteFile(list, []byte(less), 0o644); err != nil {
+			return err
+		}
+		err = fetch()
+	}
+	if err != nil {
 		return fmt.Errorf("fetching package lists: %w: check the network and the host's apt configuration", err)
 	}
 	return os.WriteFile(stamp, nil, 0o644)
+}
+
+// withoutSecurity leaves the security updates out of a sources.list: mirrors of these are
+// others, and have all architectures less often.
+func withoutSecurity(list string) string {
+	var b strings.Builder
+	for line := range strings.Lines(list) {
+		if !strings.HasSuffix(strings.TrimSpace(line), "-security main") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // eachSuite calls find with the host's suites, then with one more after the
@@ -183,7 +209,7 @@ func newest(names []string, version string) string {
 	for _, n := range names {
 		release, ok := strings.CutPrefix(n, "linux-image-")
 		// Meta packages have no number of their own.
-		if ok && strings.HasSuffix(release, flavour) && matches(release, version) &&
+		if ok && strings.HasSuffix(release, flavours[archOf(version)]) && matches(release, version) &&
 			(best == "" || CompareReleases(release, strings.TrimPrefix(best, "linux-image-")) > 0) {
 			best = n
 		}

@@ -77,7 +77,7 @@ func TestParseDepends(t *testing.T) {
 }
 
 func TestRecipe(t *testing.T) {
-	r := newRecipe("trixie-backports", []string{"linux-base", "gcc-14-for-host", "linux-kbuild-7.3.4+deb13", "libc6", "make", "libc6"})
+	r := newRecipe("trixie-backports", AMD64, []string{"linux-base", "gcc-14-for-host", "linux-kbuild-7.3.4+deb13", "libc6", "make", "libc6"})
 	if d := cmp.Diff("trixie\nbinutils\ngcc-14-for-host\nlibc6\nmake\n", r.text()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
@@ -88,7 +88,7 @@ func TestRecipe(t *testing.T) {
 	if _, ok := parseRecipe(""); ok {
 		t.Error("an empty recipe")
 	}
-	if other := newRecipe("trixie", []string{"gcc-15"}); other.name() == r.name() {
+	if other := newRecipe("trixie", AMD64, []string{"gcc-15"}); other.name() == r.name() {
 		t.Errorf("two recipes make %s", r.name())
 	}
 }

@@ -39,6 +39,29 @@ func exists(name string) bool {
 	return err == nil
 }
 
+// Arch is the architecture of a package.
+type Arch string
+
+// The architectures there are.
+const (
+	AMD64 Arch = "amd64"
+	I386  Arch = "i386"
+)
+
+// flavours are the ordinary kernels of each; a release of another names it before this.
+var flavours = map[Arch]string{AMD64: "-amd64", I386: "-686-pae"}
+
+// archOf is the architecture of a release or of a version, "6.1/i386".
+func archOf(version string) Arch {
+	if strings.HasSuffix(version, "/"+string(I386)) || strings.HasSuffix(version, flavours[I386]) {
+		return I386
+	}
+	return AMD64
+}
+
+// Arch is what the kernel was built for.
+func (k Kernel) Arch() Arch { return archOf(k.Release) }
+
 // Modules is its directory of modules.
 func (k Kernel) Modules() string {
 	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
@@ -105,20 +128,18 @@ func (s *Store) Find(version string) (Kernel, bool, error) {
 	return Kernel{}, false, nil
 }
 
-// flavour is the ordinary one; a release of another names it before this.
-const flavour = "-amd64"
+var releaseRE = regexp.MustCompile(`^(\d+(?:\.\d+)*)(.*?)((?:-cloud|-rt)?)(-amd64|-686-pae)$`)
 
-var releaseRE = regexp.MustCompile(`^(\d+(?:\.\d+)*)(.*?)((?:-cloud|-rt)?)-amd64$`)
-
-// matches says whether a release is of a version: "6.1", "6.1-cloud" or itself.
+// matches says whether a release is of a version: "6.1", "6.1-cloud", "6.1/i386" or itself.
 func matches(release, version string) bool {
 	if release == version {
 		return true
 	}
 	m := releaseRE.FindStringSubmatch(release)
-	if m == nil {
+	if m == nil || archOf(release) != archOf(version) {
 		return false
 	}
+	version = strings.TrimSuffix(version, "/"+string(I386))
 	number, kind, _ := strings.Cut(version, "-")
 	if kind != "" {
 		kind = "-" + kind
@@ -126,14 +147,18 @@ func matches(release, version string) bool {
 	return m[3] == kind && (m[1] == number || strings.HasPrefix(m[1], number+"."))
 }
 
-// Version is the shortest that names a release: "6.1", "6.1-cloud".
+// Version is the shortest that names a release: "6.1", "6.1-cloud", "6.1/i386".
 func Version(release string) string {
 	m := releaseRE.FindStringSubmatch(release)
 	if m == nil {
 		return release
 	}
 	series := strings.SplitN(m[1], ".", 3)
-	return strings.Join(series[:min(2, len(series))], ".") + m[3]
+	version := strings.Join(series[:min(2, len(series))], ".") + m[3]
+	if archOf(release) == I386 {
+		version += "/" + string(I386)
+	}
+	return version
 }
 
 var digits = regexp.MustCompile(`\d+`)
@@ -160,7 +185,7 @@ func (s *Store) Fetch(ctx context.Context, version string, refresh bool) (Kernel
 	if k, ok, err := s.Find(version); err != nil || ok && !refresh {
 		return k, err
 	}
-	a, err := s.apt()
+	a, err := s.apt(archOf(version))
 	if err != nil {
 		return Kernel{}, err
 	}

@@ -17,7 +17,7 @@ func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
 	if exists(dir) {
 		return dir, nil
 	}
-	a, err := s.apt()
+	a, err := s.apt(k.Arch())
 	if err != nil {
 		return "", err
 	}

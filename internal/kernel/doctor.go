@@ -121,7 +121,7 @@ func bpffs() (string, error) {
 	if err := unix.Statfs("/sys/fs/bpf", &st); err != nil {
 		return "", fmt.Errorf("/sys/fs/bpf: %w", err)
 	}
-	if st.Type != unix.BPF_FS_MAGIC {
+	if uint32(st.Type) != unix.BPF_FS_MAGIC {
 		return "", errors.New("/sys/fs/bpf is not mounted")
 	}
 	return "/sys/fs/bpf", nil

@@ -186,12 +186,19 @@ func hostRoot(j *job) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: the kernel needs 9p or virtiofs", err)
 	}
+	lower := "/host"
+	if j.Overlay {
+		if err := mountAll([]mount{{archTag, "/arch", j.RootFS, options}}); err != nil {
+			return "", err
+		}
+		lower = "/arch:" + lower
+	}
 	for _, d := range []string{"/layer/up", "/layer/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return "", err
 		}
 	}
-	if err := mountAll([]mount{{"overlay", root, "overlay", "lowerdir=/host,upperdir=/layer/up,workdir=/layer/work"}}); err != nil {
+	if err := mountAll([]mount{{"overlay", root, "overlay", "lowerdir=" + lower + ",upperdir=/layer/up,workdir=/layer/work"}}); err != nil {
 		return "", err
 	}
 	// Where the guest's modprobe looks. /lib may be a link to usr/lib, as on the host.

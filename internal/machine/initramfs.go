@@ -57,7 +57,7 @@ func (a *archive) file(name string, mode fs.FileMode, content []byte) error {
 func writeInitramfs(out io.Writer, c *Config, j *job) error {
 	buf := bufio.NewWriterSize(out, 1<<20)
 	a := &archive{w: cpio.NewWriter(buf), dirs: make(map[string]bool)}
-	self, err := os.Executable()
+	self, err := c.program()
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 	if err != nil {
 		return err
 	}
-	j.RootFS = c.rootFS
+	j.RootFS, j.Overlay = c.rootFS, c.ArchRoot != ""
 	// resolve keeps their order: the port's come first.
 	port, err := resolve(c.Kernel, portModules)
 	if err != nil {

@@ -9,6 +9,7 @@ type job struct {
 	Env     []string
 	Dir     string
 	RootFS  string   // by which file system the host's root comes; "": it does not
+	Overlay bool     // before it comes a root of programs for this kernel
 	Result  bool     // the command writes one
 	Modules []string // files to load, in order
 	// PortModules are loaded before them: the port to the host needs them.
@@ -28,6 +29,7 @@ const (
 	// ResultEnv tells the command that it has one.
 	ResultEnv = "KEDR_RESULT_FD"
 	hostTag   = "hostroot"
+	archTag   = "archroot"
 	// The file systems by which the host's root may come.
 	root9p       = "9p"
 	rootVirtioFS = "virtiofs"

@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Kernel   distro.Kernel
 	HostRoot bool     // the command is one of the host's
+	ArchRoot string   // directory of programs for the kernel, where the host's don't run there
 	Files    []File   // further files in the machine, without HostRoot
 	Modules  []string // modules of the kernel to load first, by name
 
@@ -65,7 +66,7 @@ type Result struct {
 }
 
 // ErrNoQEMU says that there is no emulator.
-var ErrNoQEMU = errors.New("qemu-system-x86_64 is not installed: apt install qemu-system-x86")
+var ErrNoQEMU = errors.New("qemu is not installed: apt install qemu-system-x86")
 
 // CrashError says that the machine's kernel crashed.
 type CrashError struct{ Oops string }
@@ -86,8 +87,34 @@ func (e *HangError) Error() string {
 	return fmt.Sprintf("the machine has given no sign of life for %v", e.After)
 }
 
+// emulator is the program that runs a kernel.
+func (c *Config) emulator() string {
+	if c.Kernel.Arch() == distro.I386 {
+		return "qemu-system-i386"
+	}
+	return "qemu-system-x86_64"
+}
+
+// ProgramEnv names a kedr for 32-bit kernels.
+const ProgramEnv = "KEDR_386"
+
+// program is the file of a kedr that runs in the machine.
+func (c *Config) program() (string, error) {
+	self, err := os.Executable()
+	if err != nil || c.Kernel.Arch() == distro.AMD64 {
+		return self, err
+	}
+	name := os.Getenv(ProgramEnv)
+	if name == "" {
+		name = filepath.Join(filepath.Dir(self), "kedr-386")
+	}
+	if _, err := os.Stat(name); err != nil {
+		return "", fmt.Errorf("a kedr for 32 bits has to run in the machine: %w: put kedr-386 (GOARCH=386 go build) there, or name it by %s", err, ProgramEnv)
+	}
+	return name, nil
+}
+
 const (
-	emulator = "qemu-system-x86_64"
 	// bootPatience is how long a machine under KVM may take to say anything; one
 	// that works does so in a tenth of it.
 	bootPatience = 4 * time.Second
@@ -106,7 +133,7 @@ var errSilent = errors.New("the machine printed nothing")
 // Run starts a machine, runs the command and takes the machine away again,
 // whatever happens. Errors: ErrNoQEMU, *CrashError, *HangError.
 func Run(ctx context.Context, c Config) (*Result, error) {
-	if _, err := exec.LookPath(emulator); err != nil {
+	if _, err := exec.LookPath(c.emulator()); err != nil {
 		return nil, ErrNoQEMU
 	}
 	c.progress("preparing %s", c.Kernel.Release)
@@ -264,6 +291,9 @@ func (g *guestProcess) args() []string {
 	switch c.rootFS {
 	case root9p:
 		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")
+		if c.ArchRoot != "" {
+			args = append(args, "-virtfs", "local,path="+c.ArchRoot+",mount_tag="+archTag+",security_model=none,readonly=on,multidevs=remap")
+		}
 	case rootVirtioFS:
 		// The server of the files reads and writes the machine's memory.
 		args = append(args,
@@ -290,7 +320,7 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 		}
 		defer stop()
 	}
-	cmd := exec.CommandContext(ctx, emulator, g.args()...)
+	cmd := exec.CommandContext(ctx, c.emulator(), g.args()...)
 	cmd.ExtraFiles = []*os.File{w, g.initrd} // descriptors 3 and 4
 	cmd.Stdout = &g.console
 	var complaints tail
@@ -303,7 +333,7 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return nil, fmt.Errorf("starting %s: %w", emulator, err)
+		return nil, fmt.Errorf("starting %s: %w", c.emulator(), err)
 	}
 	var stopped atomic.Pointer[HangError]
 	watch := make(chan struct{})
@@ -342,7 +372,7 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 		return nil, errSilent // the emulator gave up before the guest said a word
 	}
 	if msg := complaints.String(); msg != "" {
-		return nil, fmt.Errorf("%s: %s", emulator, firstLine(msg))
+		return nil, fmt.Errorf("%s: %s", c.emulator(), firstLine(msg))
 	}
 	if _, why, ok := strings.Cut(console, notReady); ok {
 		return nil, fmt.Errorf("the machine could not be made ready: %q", firstLine(why))

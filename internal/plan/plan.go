@@ -582,6 +582,9 @@ func (b *builder) size(params []kernel.Param, expr string) (Size, error) {
 				continue
 			}
 			a, off, err := b.field(params, alt)
+			if errors.Is(err, kernel.ErrNoLayout) {
+				return s, nil // it is watched even so, and the report says that the size is unknown
+			}
 			if err != nil {
 				return s, err
 			}

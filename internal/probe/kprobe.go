@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -84,9 +85,9 @@ func (s *Set) attachEnd(dir, program string, spec kedrProbeSpec, symbol string, 
 	return nil
 }
 
-// maxActive is how many calls of one function may be under way at once
-// (KRETPROBE_MAXACTIVE_MAX, kernel/trace/trace_kprobe.c). More are counted as missed.
-const maxActive = 4096
+// maxActive is how many calls of one function may be under way at once. The kernel makes
+// room for each beforehand. More are counted as missed.
+const maxActive = 256
 
 func endEvent(id uint32, at end) string { return fmt.Sprintf("%c%03d", " er"[at], id) }
 
@@ -138,12 +139,29 @@ func (s *Set) lostByKprobes() ([]Lost, error) {
 	}
 	var out []Lost
 	err := WithTracefs(func(dir string) error {
+		// Opening it and its first reading allocate by functions that may be watched.
+		f, err := os.Open(filepath.Join(dir, "kprobe_profile"))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		text := make([]byte, 1<<16)
 		profile := func() (map[string]kprobeHits, error) {
-			b, err := os.ReadFile(filepath.Join(dir, "kprobe_profile"))
-			if err != nil {
-				return nil, err
+			n := 0
+			for n < len(text) {
+				m, err := f.ReadAt(text[n:], int64(n))
+				n += m
+				if errors.Is(err, io.EOF) {
+					return parseHits(text[:n])
+				}
+				if err != nil {
+					return nil, err
+				}
 			}
-			return parseHits(b)
+			return nil, fmt.Errorf("kprobe_profile has more than %d bytes", n)
+		}
+		if _, err := profile(); err != nil {
+			return err
 		}
 		lost := make(map[int]uint64)
 		unsettled := make(map[int]bool)

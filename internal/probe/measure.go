@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -331,7 +332,11 @@ func (s *Set) decode(function string, found func(ip uint64, in x86asm.Inst) bool
 	if err != nil {
 		return fmt.Errorf("reading the code of %s: %w", function, err)
 	}
-	for at := 0; at < len(code); {
+	at := 0
+	if bytes.HasPrefix(code, []byte{0xf3, 0x0f, 0x1e}) {
+		at = 4 // endbr, which the decoder does not know
+	}
+	for at < len(code) {
 		in, err := x86asm.Decode(code[at:], int(8*s.layout.Word))
 		if err != nil {
 			break

@@ -115,9 +115,15 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 		return nil, err
 	}
 	if !k.OwnTypes() {
+		accessors, err := probe.ReadAccessors(k)
+		if err != nil {
+			return nil, err
+		}
+		defer accessors.Close()
 		for _, t := range targets {
 			k.Learn(t.Layouts())
 		}
+		k.Learn(accessors)
 	}
 	p := &plan.Plan{Targets: targets}
 	if !opts.NoLeaks {
@@ -616,7 +622,7 @@ func mountBPFFS() (mounted bool, err error) {
 	if err := unix.Statfs(bpffs, &st); err != nil {
 		return false, fmt.Errorf("%s: %w: this kernel has no BPF file system (CONFIG_BPF_SYSCALL)", bpffs, err)
 	}
-	if st.Type == unix.BPF_FS_MAGIC {
+	if uint32(st.Type) == unix.BPF_FS_MAGIC {
 		return false, nil
 	}
 	if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=0700"); err != nil {
