@@ -460,18 +460,13 @@ func (s *Set) prepare(p *plan.Plan) error {
 		v := s.bss[variable]
 		binary.NativeEndian.PutUint64(bss[int(v.Offset)+8*index:], value)
 	}
-	if p.Pages && s.kernel.Word() == 8 {
-		for _, name := range []string{"vmemmap_base", "page_offset_base"} {
-			at, _, err := s.find(name)
-			if err != nil {
-				return fmt.Errorf("pages can't be watched: %w", err)
-			}
-			value, err := s.word(at)
-			if err != nil {
-				return fmt.Errorf("pages can't be watched: %w", err)
-			}
-			put(name, 0, value)
+	if p.Pages {
+		structs, linear, err := s.pageMap()
+		if err != nil {
+			return fmt.Errorf("pages can't be watched: %w", err)
 		}
+		put("vmemmap_base", 0, structs)
+		put("page_offset_base", 0, linear)
 	}
 	s.layout.VmallocBase = 1 << 62 // nothing is above it
 	if s.kernel.AtLeast(6, 12) && slices.ContainsFunc(p.Probes, func(p plan.Probe) bool { return p.Replaces != plan.NoArg }) {

@@ -17,8 +17,8 @@ static noinline void bitmaps(void)
 // TOTAL allocations=4 leaks=2
 static noinline void of_a_node(void)
 {
-	KEEP(bitmap_alloc_node(200, GFP_KERNEL, 0)); // LEAK 32 slab
-	KEEP(bitmap_zalloc_node(2000, GFP_KERNEL, 0)); // LEAK 256 slab
+	KEEP(bitmap_alloc_node(200, GFP_KERNEL, 0)); // LEAK 32/28 slab
+	KEEP(bitmap_zalloc_node(2000, GFP_KERNEL, 0)); // LEAK 256/252 slab
 	bitmap_free(bitmap_alloc_node(200, GFP_KERNEL, 0));
 	bitmap_free(bitmap_zalloc_node(2000, GFP_KERNEL, 0));
 }

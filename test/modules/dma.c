@@ -68,7 +68,7 @@ static noinline void pools(void)
 		dma_pool_free(pool, p, a);
 	if (q)
 		dma_pool_free(pool, q, b);
-	KEEP(dma_pool_alloc(pool, GFP_ATOMIC, &a)); // LEAK 64 dma_pool_block
+	KEEP(dma_pool_alloc(pool, GFP_ATOMIC, &a)); // LEAK 64~ dma_pool_block
 }
 
 /* The device core gives these back, when the device goes. */

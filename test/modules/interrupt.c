@@ -44,7 +44,7 @@ static void in_timer(struct timer_list *timer)
 	KEEP(__alloc_percpu_gfp(16, 8, GFP_NOWAIT)); // LEAK 16 percpu irq
 	KEEP(alloc_skb(302, GFP_ATOMIC)); // LEAK 302 skb irq
 	KEEP(mempool_alloc(pool, GFP_ATOMIC)); // LEAK ? mempool_element irq
-	KEEP(dma_pool_alloc(blocks, GFP_ATOMIC, &handle)); // LEAK 64 dma_pool_block irq
+	KEEP(dma_pool_alloc(blocks, GFP_ATOMIC, &handle)); // LEAK 64~ dma_pool_block irq
 
 	kfree(kmalloc(303, GFP_ATOMIC));
 	kmem_cache_free(kedr_helper_cache, kmem_cache_alloc(kedr_helper_cache, GFP_ATOMIC));

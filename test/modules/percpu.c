@@ -10,9 +10,9 @@ struct counters {
 // TOTAL allocations=5 leaks=5
 static noinline void leak_percpu(void)
 {
-	KEEP(alloc_percpu(long)); // LEAK 8 percpu
+	KEEP(alloc_percpu(long)); // LEAK 8/4 percpu
 	KEEP(__alloc_percpu(24, 8)); // LEAK 24 percpu
-	KEEP(alloc_percpu_gfp(struct counters, GFP_KERNEL)); // LEAK 40 percpu
+	KEEP(alloc_percpu_gfp(struct counters, GFP_KERNEL)); // LEAK 40/20 percpu
 	KEEP(__alloc_percpu_gfp(17, 1, GFP_KERNEL)); // LEAK 17 percpu
 	local_bh_disable();
 	KEEP(__alloc_percpu_gfp(32, 16, GFP_NOWAIT)); // LEAK 32 percpu

@@ -17,12 +17,12 @@ static noinline void leak_acls(void)
 #else
 static noinline void leak_acls(void)
 {
-	KEEP(posix_acl_alloc(5, GFP_KERNEL)); // LEAK 72 slab
-	KEEP(posix_acl_from_mode(0751, GFP_KERNEL)); // LEAK 56 slab
+	KEEP(posix_acl_alloc(5, GFP_KERNEL)); // LEAK 72/56 slab
+	KEEP(posix_acl_from_mode(0751, GFP_KERNEL)); // LEAK 56/40 slab
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 19, 0)
-	KEEP(posix_acl_clone(kept, GFP_KERNEL)); // LEAK 56 slab
+	KEEP(posix_acl_clone(kept, GFP_KERNEL)); // LEAK 56/40 slab
 #else
-	KEEP(posix_acl_from_mode(0751, GFP_KERNEL)); // LEAK 56 slab
+	KEEP(posix_acl_from_mode(0751, GFP_KERNEL)); // LEAK 56/40 slab
 #endif
 }
 #endif
@@ -60,7 +60,7 @@ static noinline void change_acls(void)
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
 	__posix_acl_create(&acl, GFP_KERNEL, &mode); // LEAK 48 slab
 #else
-	__posix_acl_create(&acl, GFP_KERNEL, &mode); // LEAK 56 slab
+	__posix_acl_create(&acl, GFP_KERNEL, &mode); // LEAK 56/40 slab
 #endif
 	KEEP(acl);
 }

@@ -2,7 +2,7 @@
 /* The new object takes the place of the old one; where there is no new one, the old stays. */
 #include "common.h"
 
-#define ABSURD (1UL << 40)
+#define ABSURD (1UL << (BITS_PER_LONG == 64 ? 40 : 31))
 
 // TOTAL allocations=13 leaks=5
 static noinline void use_krealloc(void)

@@ -485,9 +485,13 @@ static __always_inline __u64 page_of(__u64 virt)
 /* The linear address of a page. */
 static __always_inline __u64 shown(__u64 addr)
 {
+	__u64 linear;
+
 	if (spec.space != SPACE_PAGE || !layout.struct_page)
 		return addr;
-	return page_offset_base + (addr - vmemmap_base) / layout.struct_page * 4096;
+	linear = page_offset_base + (addr - vmemmap_base) / layout.struct_page * 4096;
+	/* High memory has none: then it is the struct page. */
+	return layout.word == 4 && linear >> 32 ? addr : linear;
 }
 
 /*

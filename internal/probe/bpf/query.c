@@ -86,7 +86,7 @@ int argument(void *ctx)
 		return 0;
 	regs_arguments(ctx, w);
 	if (a->n < MAX_ANSWER && spec.address < MAX_ARGS)
-		a->word[a->n] = w[spec.address];
+		a->word[a->n] = w[spec.address] | spec.id; /* whose it is: what is looked at is aligned */
 	a->n++;
 	return 0;
 }

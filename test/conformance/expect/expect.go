@@ -1,7 +1,8 @@
 // Package expect reads what a test module's source says of itself. In a comment on
 // the line of a call stands what kedr has to find there:
 //
-//	// LEAK <size>[,<size>...] <kind> [x<count>] [irq] [stack=<f>,<g>,...]   (size ?: unknown, *: any)
+//	// LEAK <size>[,<size>...] <kind> [x<count>] [irq] [stack=<f>,<g>,...]   (size ?: unknown, *: any;
+//		64/32: on 64 and on 32 bits; 64~: unknown where the kernel has no BTF)
 //	// WRONG-FREE <kind> [x<count>] [irq] [stack=<f>,<g>,...]
 //	// DOUBLE-FREE <kind> ...
 //	// MISMATCH <kind> ...
@@ -59,8 +60,13 @@ type Total struct {
 	Allocations, Leaks, WrongFrees uint64
 }
 
-// Version is a kernel's version.
-type Version struct{ Major, Minor, Patch int }
+// Version is a kernel's version, and what else expectations depend on.
+type Version struct {
+	Major, Minor, Patch int
+
+	Narrow bool // 32 bits
+	Bare   bool // without BTF
+}
 
 // ParseVersion reads the beginning of a kernel's release: "6.1.0-56-amd64".
 func ParseVersion(release string) (Version, error) {
@@ -72,6 +78,8 @@ func ParseVersion(release string) (Version, error) {
 	v.Major, _ = strconv.Atoi(m[1])
 	v.Minor, _ = strconv.Atoi(m[2])
 	v.Patch, _ = strconv.Atoi(m[3])
+	v.Narrow = strings.HasSuffix(release, "-686-pae")
+	v.Bare = v.Narrow
 	return v, nil
 }
 
@@ -103,7 +111,7 @@ func Parse(name, source string, v Version) (*File, error) {
 		}
 		// The first part is the code.
 		for _, comment := range strings.Split(line, "// ")[1:] {
-			isTotal, err := f.comment(n, strings.Fields(comment))
+			isTotal, err := f.comment(n, strings.Fields(comment), v)
 			if err != nil {
 				return nil, fmt.Errorf("%s:%d: %w", name, n, err)
 			}
@@ -140,7 +148,7 @@ var wrongs = map[string]string{
 	"WRONG-FREE": "unallocated", "DOUBLE-FREE": "double", "MISMATCH": "mismatched",
 }
 
-func (f *File) comment(line int, words []string) (isTotal bool, err error) {
+func (f *File) comment(line int, words []string, v Version) (isTotal bool, err error) {
 	if len(words) == 0 {
 		return false, nil
 	}
@@ -162,6 +170,16 @@ func (f *File) comment(line int, words []string) (isTotal bool, err error) {
 		for s := range strings.SplitSeq(words[1], ",") {
 			x := Find{Line: line, Kind: words[2], Count: 1}
 			x.Any = s == "*"
+			if wide, narrow, ok := strings.Cut(s, "/"); ok {
+				if s = wide; v.Narrow {
+					s = narrow
+				}
+			}
+			if known, ok := strings.CutSuffix(s, "~"); ok {
+				if s = known; v.Bare {
+					s = "?"
+				}
+			}
 			if s != "?" && s != "*" {
 				if x.Size, err = strconv.ParseUint(s, 10, 64); err != nil {
 					return false, err

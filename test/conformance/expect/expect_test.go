@@ -24,7 +24,7 @@ const source = `// TOTAL allocations=4 leaks=3 wrong-frees=1
 `
 
 func TestParse(t *testing.T) {
-	f, err := Parse("x.c", source, Version{6, 1, 0})
+	f, err := Parse("x.c", source, Version{Major: 6, Minor: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 	if d := cmp.Diff(want, f); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
-	if _, err := Parse("x.c", source, Version{5, 10, 0}); err == nil || !strings.Contains(err.Error(), "add up") {
+	if _, err := Parse("x.c", source, Version{Major: 5, Minor: 10, Patch: 0}); err == nil || !strings.Contains(err.Error(), "add up") {
 		t.Errorf("a total that is not the sum: %v", err)
 	}
 }
@@ -55,7 +55,7 @@ func TestModules(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for _, name := range files {
-		for _, v := range []Version{{5, 10, 0}, {6, 1, 0}, {6, 12, 0}, {7, 3, 0}} {
+		for _, v := range []Version{{Major: 5, Minor: 10, Patch: 0}, {6, 1, 0}, {6, 12, 0}, {7, 3, 0}} {
 			if _, err := Read(name, v); err != nil {
 				t.Errorf("for %d.%d: %v", v.Major, v.Minor, err)
 			}
