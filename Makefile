@@ -6,6 +6,10 @@ CORE ?= 6.1 6.12
 KERNELS ?= 5.10 6.1 6.12 7.3
 # Of those, other flavours of one kernel, for make conformance KERNELS="$(FLAVOURS)".
 FLAVOURS := 6.1-cloud 6.1-rt
+# Where there are no trampolines: 32-bit x86, which has no BTF either, and 64-bit kernels
+# with what they have left alone.
+BACKENDS ?= 6.1/i386 6.1:kprobe 6.12:kprobe
+COLUMNS := $(subst :,-,$(subst /,-,$(sort $(KERNELS) $(FLAVOURS) $(BACKENDS))))
 GO ?= go
 BIN := bin/kedr
 export CGO_ENABLED := 0
@@ -16,16 +20,17 @@ BENCH_PACKAGES := trace-cmd bpftrace
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help all demo build packages bpf-packages unit machine conformance traces kernels test lint generate check-generated fuzz clean
+.PHONY: help all demo build packages bpf-packages unit machine conformance prototypes traces kernels test lint generate check-generated fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 all: build
 
-build: ## build bin/kedr
+build: ## build bin/kedr, and bin/kedr-386 for 32-bit machines
 	@mkdir -p bin
 	$(GO) build -trimpath -o $(BIN) ./cmd/kedr
+	GOARCH=386 $(GO) build -trimpath -o $(BIN)-386 ./cmd/kedr
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -50,20 +55,28 @@ unit: ## the tests that need no machine
 # host events can be lost (Linux 7 preempts programs in trampolines), of which kedr says
 # so, and what one does then is to run again.
 conformance: packages build
-	@mkdir -p build/conformance; failed=; for v in $(KERNELS); do \
-		test/modules/build.sh $$v build/modules/$$v || { failed="$$failed $$v"; continue; }; \
+	@mkdir -p build/conformance; failed=; for v in $(KERNELS) $(BACKENDS); do \
+		k=$${v%:*}; dir=$$(echo $$k | tr / -); out=build/conformance/$$(echo $$v | tr /: --).txt; \
+		arch=$$($(GO) env GOARCH); bin=$(CURDIR)/$(BIN); flags=; \
+		case $$v in */i386) arch=386; bin=$$bin-386;; *:kprobe) flags="--backend=kprobe --btf=none";; esac; \
+		test/modules/build.sh $$k build/modules/$$dir || { failed="$$failed $$v"; continue; }; \
 		for try in 1 2 3; do \
 			echo "conformance on $$v"; \
-			KEDR=$(CURDIR)/$(BIN) KEDR_MODULES=$(CURDIR)/build/modules/$$v \
-			$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$v' --' \
-				./test/conformance >build/conformance/$$v.txt 2>&1; status=$$?; \
+			KEDR=$$bin KEDR_FLAGS="$$flags" KEDR_MODULES=$(CURDIR)/build/modules/$$dir GOARCH=$$arch \
+			$(GO) test -v -tags guest -count=1 -timeout 30m -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$k' --' \
+				./test/conformance >$$out 2>&1; status=$$?; \
 			[ $$status -ne 0 ] || break; \
-			grep -v -E '^ *(=== |--- PASS)' build/conformance/$$v.txt; \
-			grep -q 'does not let a probe interrupt itself' build/conformance/$$v.txt || break; \
+			grep -v -E '^ *(=== |--- PASS)' $$out; \
+			grep -q 'does not let a probe interrupt itself' $$out || break; \
 		done; \
-		if [ $$status -ne 0 ]; then failed="$$failed $$v"; else tail -n 1 build/conformance/$$v.txt; fi; \
+		if [ $$status -ne 0 ]; then failed="$$failed $$v"; else tail -n 1 $$out; fi; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+
+prototypes: build ## write what the kernels say of the catalog's functions, for kernels that don't
+	@mkdir -p build/btf; for v in $(KERNELS); do $(BIN) vm exec --kernel $$v -- cat /sys/kernel/btf/vmlinux >build/btf/$$v || exit 1; done
+	$(GO) run ./test/prototypes $(foreach v,$(KERNELS),$(v)=build/btf/$(v)) >build/prototypes.txt
+	mv build/prototypes.txt internal/prototype/data/prototypes.txt
 
 traces: packages build ## the tests of what traces are made of, on each of $(KERNELS)
 	@for v in $(KERNELS); do \
@@ -72,8 +85,8 @@ traces: packages build ## the tests of what traces are made of, on each of $(KER
 	done
 
 kernels: ## write docs/kernels.md from the last runs of the conformance tests, flavours included
-	@for v in $(KERNELS) $(FLAVOURS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
-	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(sort $(KERNELS) $(FLAVOURS))) >build/kernels.md
+	@for v in $(COLUMNS); do $(GO) tool test2json -p conformance <build/conformance/$$v.txt >build/conformance/$$v.json || exit 1; done
+	$(GO) run ./test/kernels $(patsubst %,build/conformance/%.json,$(COLUMNS)) >build/kernels.md
 	mv build/kernels.md docs/kernels.md
 
 machine: packages build
@@ -97,6 +110,8 @@ bench: packages build ## measure what kedr costs, beside other tools: docs/bench
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
+	GOARCH=386 $(GO) vet ./cmd/... ./internal/...
+	GOARCH=386 $(GO) vet -tags guest ./test/conformance
 	$(GO) vet -tags guest ./test/...
 	$(GO) vet -tags machine ./test/... ./internal/trace/...
 	$(GO) tool staticcheck ./...

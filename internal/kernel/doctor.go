@@ -30,16 +30,17 @@ func (k *Kernel) Examine() []Check {
 			}
 			return "user id is 0", nil
 		}, "run as root, or in a machine (--vm=always)"),
-		check("kernel's own types (BTF)", func() (string, error) {
-			if _, err := k.spec(); err != nil {
-				return "", errors.New("/sys/kernel/btf/vmlinux can't be read")
-			}
-			return "/sys/kernel/btf/vmlinux", nil
-		}, "use a kernel built with CONFIG_DEBUG_INFO_BTF, or a machine (--vm=always)"),
 	}
-	return append(checks,
-		check("eBPF programs", func() (string, error) { return bpf(ebpf.RawTracepoint) }, "as root, on a kernel with CONFIG_BPF_SYSCALL that is not locked down"),
-		check("trampolines (fentry, fexit)", func() (string, error) { return bpf(ebpf.Tracing) }, "use Linux 5.5 or newer on x86-64 with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"),
+	functions := []Check{
+		{What: "kernel's own types (BTF)", Detail: "/sys/kernel/btf/vmlinux", OK: true},
+		check("trampolines (fentry, fexit)", func() (string, error) { return bpf(ebpf.Tracing) }, "use Linux 5.5 or newer on x86-64 with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, or --backend=kprobe"),
+	}
+	if !k.OwnTypes() {
+		functions = []Check{check("kprobes, for it has no types of its own (BTF)", kprobes, "use a kernel with CONFIG_DEBUG_INFO_BTF or CONFIG_KPROBE_EVENTS, or a machine (--vm=always)")}
+	}
+	checks = append(checks,
+		check("eBPF programs", func() (string, error) { return bpf(ebpf.RawTracepoint) }, "as root, on a kernel with CONFIG_BPF_SYSCALL that is not locked down"))
+	return append(append(checks, functions...),
 		check("symbols", k.symbolsByName, "run as root, or sysctl kernel.kptr_restrict=1"),
 		check("probing is not locked down", lockdown, "boot without lockdown=confidentiality, or use a machine (--vm=always)"),
 		check("unsigned modules", signatures, "sign the module, boot without module.sig_enforce, or use a machine (--vm=always)"),
@@ -63,6 +64,18 @@ func loadModules() (string, error) {
 		return "", errors.New("loading has been disabled until the next boot (kernel.modules_disabled=1)")
 	}
 	return "/proc/modules", nil
+}
+
+func kprobes() (string, error) {
+	const events = "/sys/kernel/tracing/kprobe_events"
+	if err := unix.Access(events, unix.W_OK); err != nil {
+		// It may be mounted when it is needed.
+		if _, err := os.Stat("/sys/kernel/tracing"); err != nil {
+			return "", errors.New("there is no tracefs")
+		}
+		return "tracefs is not mounted, and will be; no traces of calls, no files of a session", nil
+	}
+	return events + "; no traces of calls, no files of a session", nil
 }
 
 // symbolsByName says how symbols are looked up.

@@ -180,7 +180,7 @@ func TestClearOne(t *testing.T) {
 	tell(t, "drop", 1)
 	want(t, "dropped", "lifecycle", "0/0/3")
 	for _, f := range []string{"possible_leaks", "unallocated_frees"} {
-		if s := must(t, "cat", sessionFiles+"/reload/"+f); s != "" {
+		if s := sessionFile(t, "reload", f); s != "" {
 			t.Errorf("reload's %s: %s", f, s)
 		}
 	}

@@ -134,7 +134,41 @@ func named(function string) string {
 
 // TestTrace has a module make known calls with known arguments, from four threads and a
 // timer's interrupt at once.
+// needsTypes skips what a kernel without BTF does not let do: its functions' arguments are
+// not known. That kedr says so is tested by TestNoTypes.
+func needsTypes(t *testing.T) {
+	t.Helper()
+	if !hasFiles() {
+		t.Skip("no BTF, hence no traces of calls")
+	}
+}
+
+// TestNoTypes: what takes the kernel's types is refused where there are none, in a line.
+func TestNoTypes(t *testing.T) {
+	if hasFiles() {
+		must(t, "mount", "-t", "tmpfs", "none", "/sys/kernel/btf")
+		defer must(t, "umount", "/sys/kernel/btf")
+	}
+	for _, args := range [][]string{
+		{"trace", "--vm=never", ko("clean")},
+		{"start", "--trace", ko("clean")},
+		{"run", "--vm=never", "--backend=trampoline", ko("clean")},
+	} {
+		o := command(t, nil, program, args...)
+		if o.status != 3 || !strings.Contains(o.stderr, "this kernel has no BTF") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("%v: %+v", args, o)
+		}
+		nothingLeft(t, "clean")
+	}
+	// Leaks are found all the same.
+	o := kedr(t, "run", "--vm=never", ko("hello-kernel"))
+	if o.status != 1 || !strings.Contains(o.stdout, "Allocations: 6\nPossible leaks: 4\nUnallocated frees: 0\n") {
+		t.Errorf("hello-kernel: %+v", o)
+	}
+}
+
 func TestTrace(t *testing.T) {
+	needsTypes(t)
 	const threads, rounds, ticks = 4, 100, 10
 	list, end := traceOf(t, ko("calls"), fmt.Sprintf("threads=%d", threads), fmt.Sprintf("rounds=%d", rounds), fmt.Sprintf("ticks=%d", ticks))
 	got := tally(list, func(c *traced) string {
@@ -266,6 +300,7 @@ func TestTrace(t *testing.T) {
 
 // TestTraceChoice keeps some calls only.
 func TestTraceChoice(t *testing.T) {
+	needsTypes(t)
 	small := []string{ko("calls"), "threads=1", "rounds=10", "ticks=2"}
 	for _, test := range []struct {
 		flags []string
@@ -303,6 +338,7 @@ func TestTraceChoice(t *testing.T) {
 // TestTraceFile keeps a trace, and shows it in every format; a part of one is shown and
 // said to be cut off.
 func TestTraceFile(t *testing.T) {
+	needsTypes(t)
 	file := filepath.Join(t.TempDir(), "calls.trace")
 	var o outcome
 	for range 8 { // an interrupt while a probe runs may cost an event
@@ -360,6 +396,7 @@ func TestTraceFile(t *testing.T) {
 
 // TestTraceAttached reads the trace of a detached session.
 func TestTraceAttached(t *testing.T) {
+	needsTypes(t)
 	ends(t, "hello_kernel")
 	must(t, program, "start", "--trace", ko("hello-kernel"))
 	must(t, "insmod", ko("hello-kernel"))
@@ -387,6 +424,7 @@ func TestTraceAttached(t *testing.T) {
 
 // TestTraceRefused is what kedr trace can't do.
 func TestTraceRefused(t *testing.T) {
+	needsTypes(t)
 	refused(t, 2, "no MODULE given", "trace")
 	refused(t, 3, "service is not running", "trace", "--attach", "minix")
 	refused(t, 2, "--follow and --drain go with --attach", "trace", "--follow", ko("calls"))
@@ -407,6 +445,7 @@ func TestTraceRefused(t *testing.T) {
 
 // TestTraceFilesystem traces an installed file system: what it is asked for is known.
 func TestTraceFilesystem(t *testing.T) {
+	needsTypes(t)
 	dir := t.TempDir()
 	image, mnt := filepath.Join(dir, "disk"), filepath.Join(dir, "mnt")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
@@ -455,6 +494,7 @@ func TestTraceFilesystem(t *testing.T) {
 
 // TestTraceNetwork traces a network device: what is sent is known.
 func TestTraceNetwork(t *testing.T) {
+	needsTypes(t)
 	const packets = 7
 	t.Setenv(workloadVariable, fmt.Sprintf("send dummy0 %d", packets))
 	list, end := traceOf(t, "dummy", "numdummies=1", "--", os.Args[0])

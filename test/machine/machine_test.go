@@ -261,7 +261,6 @@ func TestWhatIsMissing(t *testing.T) {
 func TestForbidding(t *testing.T) {
 	for _, test := range []struct{ name, prepare, want string }{
 		{"locked down", "mount -t securityfs none /sys/kernel/security; echo confidentiality > /sys/kernel/security/lockdown", "kedr: the kernel is locked down"},
-		{"no BTF", "mount -t tmpfs none /sys/kernel/btf", "kedr: this kernel has no BTF"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := run(t, nil, "vm", "exec", "--kernel", kernels[0], "--", "sh", "-c",

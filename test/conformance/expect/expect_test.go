@@ -55,7 +55,7 @@ func TestModules(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for _, name := range files {
-		for _, v := range []Version{{Major: 5, Minor: 10, Patch: 0}, {6, 1, 0}, {6, 12, 0}, {7, 3, 0}} {
+		for _, v := range []Version{{Major: 5, Minor: 10}, {Major: 6, Minor: 1}, {Major: 6, Minor: 1, Narrow: true}, {Major: 6, Minor: 12}, {Major: 7, Minor: 3}} {
 			if _, err := Read(name, v); err != nil {
 				t.Errorf("for %d.%d: %v", v.Major, v.Minor, err)
 			}
