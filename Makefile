@@ -106,6 +106,8 @@ bench: packages build ## measure what kedr costs, beside other tools: docs/bench
 	@for v in $(CORE); do test/modules/build.sh $$v build/modules/$$v || exit 1; done
 	@mkdir -p build/bench && $(GO) build -o build/bench/bench ./test/bench
 	build/bench/bench -o docs/bench $(CORE)
+	test/modules/build.sh 6.1/i386 build/modules/6.1-i386
+	$(GO) run ./test/bench/backends -o docs/bench $(CORE) 6.1/i386
 
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi

@@ -120,6 +120,10 @@ type Function struct {
 	CheckOnly bool `toml:"check_only"`
 	// Foreign is Kind.Foreign for this function alone.
 	Foreign bool `toml:"foreign"`
+
+	// Parameters are the names of all of the function's parameters, for kernels without
+	// BTF; each takes a word of the machine.
+	Parameters string `toml:"parameters"`
 }
 
 // Space is what an address names.
@@ -260,6 +264,16 @@ func (s Space) validate() error {
 		return nil
 	}
 	return fmt.Errorf("address_is = %q: must be %q or %q", string(s), Page, PageAddress)
+}
+
+// NamesParameters says whether any parameter of the function is named.
+func (f *Function) NamesParameters() bool {
+	for _, s := range []string{f.Address, f.Array, f.Owner, f.NotIf, f.Replaces, f.List, f.Last} {
+		if s != "" {
+			return true
+		}
+	}
+	return f.Size != "" && f.Size != "string" && f.Size != "page"
 }
 
 // Obtain returns the function that hands out objects under this symbol.

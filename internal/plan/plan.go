@@ -11,6 +11,7 @@ import (
 
 	"kedr/internal/catalog"
 	"kedr/internal/kernel"
+	"kedr/internal/prototype"
 	"kedr/internal/target"
 )
 
@@ -79,7 +80,8 @@ type Probe struct {
 	Kind      string
 	Name      string // the catalog's name for it
 
-	Args      uint8 // how many the function has
+	Params    []kernel.Param `json:"-"` // of the function
+	Args      uint8          // how many it has
 	From      AddressFrom
 	Address   uint8
 	Count     uint8
@@ -445,6 +447,13 @@ var ErrStructure = errors.New("is a structure, which trampolines take since Linu
 
 func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 	params, err := b.kernel.Params(symbol)
+	var unknown *prototype.UnknownError
+	if errors.As(err, &unknown) && (f.Parameters != "" || !f.NamesParameters()) {
+		params, err = nil, nil
+		for _, name := range strings.Fields(f.Parameters) {
+			params = append(params, kernel.Param{Name: name})
+		}
+	}
 	if err != nil {
 		return Probe{}, err
 	}
@@ -460,7 +469,7 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 		return Probe{}, fmt.Errorf("%s: %d parameters, and a trampoline takes %d", symbol, len(params), maxArgs)
 	}
 	p := b.blank(f.Kind, symbol)
-	p.Name, p.Args, p.Space = f.Name, uint8(len(params)), f.AddressIs
+	p.Name, p.Params, p.Args, p.Space = f.Name, params, uint8(len(params)), f.AddressIs
 	for i, param := range params {
 		if param.Size > 0 && param.Size <= 4 {
 			p.Narrow |= 1 << i

@@ -557,12 +557,8 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 			program += "_short"
 		}
 	}
-	if p.Mechanism != plan.Tracepoint && s.kernel.Word() == 4 {
-		params, err := s.kernel.Params(p.Symbol)
-		if err == nil {
-			err = s.placeWords(&spec, params)
-		}
-		if err != nil {
+	if p.Mechanism != plan.Tracepoint {
+		if err := s.placeWords(&spec, p.Params); err != nil {
 			return err
 		}
 	}

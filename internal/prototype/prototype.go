@@ -66,7 +66,7 @@ func Of(function, release string) ([]Param, error) {
 type UnknownError struct{ Function, Release string }
 
 func (e *UnknownError) Error() string {
-	return fmt.Sprintf("what %s takes in %s is not known: the kernel has no BTF (give a file with --btf)", e.Function, e.Release)
+	return fmt.Sprintf("what %s takes in %s is not known: the kernel has no BTF (give a file with --btf, or its parameters in a catalog)", e.Function, e.Release)
 }
 
 func (t *table) of(function, release string) ([]Param, error) {

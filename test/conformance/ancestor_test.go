@@ -20,7 +20,10 @@ import (
 // allocations, possible leaks, unallocated frees.
 
 // hasFiles says whether a session has files: kernels without BTF have no iterators.
-func hasFiles() bool {
+func hasFiles() bool { return hasTypes() && !slices.Contains(flags, "--btf=none") }
+
+// hasTypes says whether the kernel has BTF.
+func hasTypes() bool {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	return err == nil
 }

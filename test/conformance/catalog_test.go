@@ -14,7 +14,7 @@ func TestCatalog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "proc.toml")
 	err := os.WriteFile(file, []byte(`kind = "directory"
 obtain = [{symbols = ["proc_mkdir"]}]
-release = [{symbols = ["proc_remove"], address = "de"}]
+release = [{symbols = ["proc_remove"], address = "de", parameters = "de"}]
 `), 0o644)
 	if err != nil {
 		t.Fatal(err)

@@ -138,14 +138,14 @@ func named(function string) string {
 // not known. That kedr says so is tested by TestNoTypes.
 func needsTypes(t *testing.T) {
 	t.Helper()
-	if !hasFiles() {
+	if !hasTypes() {
 		t.Skip("no BTF, hence no traces of calls")
 	}
 }
 
 // TestNoTypes: what takes the kernel's types is refused where there are none, in a line.
 func TestNoTypes(t *testing.T) {
-	if hasFiles() {
+	if hasTypes() {
 		must(t, "mount", "-t", "tmpfs", "none", "/sys/kernel/btf")
 		defer must(t, "umount", "/sys/kernel/btf")
 	}

@@ -12,6 +12,7 @@
 #include <linux/string.h>
 #include <linux/time64.h>
 #include <linux/timekeeping.h>
+#include <linux/vmalloc.h>
 
 static char *operation = "";
 module_param(operation, charp, 0444);
@@ -42,6 +43,7 @@ static int __init bench_init(void)
 
 	/* Six arguments, and little to do. */
 	MEASURE("six", sum += mktime64(1970 + (i & 31), 2, 3, 4, 5, 6));
+	MEASURE("vmalloc", vfree(vmalloc(100)));
 	MEASURE("slab", kfree(kmalloc(64 + (i & 1), GFP_KERNEL)));
 	return -EINVAL;
 }
