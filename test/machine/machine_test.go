@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -136,6 +137,40 @@ func TestHello(t *testing.T) {
 			nothingLeft(t)
 		})
 	}
+}
+
+// TestNarrow: the example on 32-bit x86, by a kedr of 64 bits.
+func TestNarrow(t *testing.T) {
+	const kernel = "6.1/i386"
+	o := run(t, nil, "run", "--kernel", kernel, ko("6.1-i386", "hello-kernel"))
+	if o.Status != 1 {
+		t.Fatalf("%+v", o)
+	}
+	report := regexp.MustCompile(`^Target module: "hello_kernel", init area at [0-9a-f]{8}, core area at [0-9a-f]{8}
+Allocations: 6
+Possible leaks: 4
+Unallocated frees: 0
+`)
+	record := regexp.MustCompile(`Address: 0x[0-9a-f]{8}, size: (\d+); stack trace of the allocation:
+(?:\[<[0-9a-f]{8}>\] |                     )(myfunc\d)`)
+	var found []string
+	for _, m := range record.FindAllStringSubmatch(o.Stdout, -1) {
+		found = append(found, m[2]+" "+m[1])
+	}
+	want := []string{"myfunc4 50", "myfunc2 30", "myfunc2 20", "myfunc1 10"}
+	if d := cmp.Diff(want, found); d != "" || !report.MatchString(o.Stdout) {
+		t.Errorf("-want +got:\n%s\n%s", d, o.Stdout)
+	}
+	// A workload's programs are those of the machine's own root; files are the host's.
+	o = run(t, nil, "vm", "exec", "--kernel", kernel, "--", "sh", "-c", "uname -m; cd "+filepath.Dir(program)+"; ls kedr-386; kmod --version | head -c 4")
+	if o.Stdout != "i686\nkedr-386\nkmod" {
+		t.Errorf("%+v", o)
+	}
+	o = run(t, []string{"KEDR_386=/nowhere/kedr"}, "run", "--kernel", kernel, ko("6.1-i386", "hello-kernel"))
+	if o.Status != 3 || !strings.Contains(o.Stderr, "KEDR_386") {
+		t.Errorf("without a kedr for 32 bits: %+v", o)
+	}
+	nothingLeft(t)
 }
 
 // TestClean also has a workload, which is a program of the host, and parameters.
