@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -202,12 +203,22 @@ func (s *Set) lostByKprobes() ([]Lost, error) {
 				}
 			}
 		}
-		for i, a := range s.attached {
-			if lost[i] > 0 {
-				out = append(out, Lost{Probe: int(a.id), Symbol: a.Symbol, Count: lost[i], Reason: reasonKprobe})
+		// Of a function once, whatever was missed of it.
+		add := func(a *Attached, count uint64, reason string) {
+			if count == 0 {
+				return
 			}
+			i := slices.IndexFunc(out, func(l Lost) bool { return l.Probe == int(a.id) && l.Reason == reason })
+			if i < 0 {
+				i = len(out)
+				out = append(out, Lost{Probe: int(a.id), Symbol: a.Symbol, Reason: reason})
+			}
+			out[i].Count += count
+		}
+		for i := range s.attached {
+			add(&s.attached[i], lost[i], reasonKprobe)
 			if unsettled[i] {
-				out = append(out, Lost{Probe: int(a.id), Symbol: a.Symbol, Count: 1, Reason: reasonUnsettled})
+				add(&s.attached[i], 1, reasonUnsettled)
 			}
 		}
 		return nil
@@ -222,6 +233,16 @@ const (
 	reasonKprobe    = "the kernel runs no kprobe's program while another one runs on the CPU"
 	reasonUnsettled = "it is called too often to tell whether a call was missed"
 )
+
+// LostSoFar is Lost for a session in which no target has been loaded yet: calls that
+// others have made meanwhile are of no interest. What is not certain is left out.
+func (s *Set) LostSoFar() ([]Lost, error) {
+	if !s.kprobes {
+		return nil, nil
+	}
+	lost, err := s.Lost()
+	return slices.DeleteFunc(lost, func(l Lost) bool { return l.Reason == reasonUnsettled }), err
+}
 
 // placeWords turns numbers of parameters into those of words of the machine, where these
 // are not the same: gcc's function_arg_32 passes three words in registers, and what does

@@ -155,6 +155,10 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 			return nil, err
 		}
 	}
+	if s.meta.LostBefore, err = set.LostSoFar(); err != nil {
+		set.Close()
+		return nil, err
+	}
 	for _, t := range targets {
 		s.meta.Targets = append(s.meta.Targets, Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID})
 	}
@@ -210,11 +214,13 @@ func (s *Session) Capture(settle time.Duration) (*Capture, error) {
 			Frees: l.Frees, UnallocatedFree: l.WrongFrees, Mismatched: l.Mismatched,
 		})
 	}
-	if err := s.captureObjects(c); err != nil {
-		return nil, err
-	}
+	// Before the objects are read: that alone keeps kprobes from being run. What is lost in
+	// between is a release that comes now, of what is shown as a leak then.
 	lost, err := s.set.Lost()
 	if err != nil {
+		return nil, err
+	}
+	if err := s.captureObjects(c); err != nil {
 		return nil, err
 	}
 	for _, l := range since(lost, s.meta.LostBefore) {

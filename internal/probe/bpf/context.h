@@ -334,7 +334,8 @@ static __always_inline long frame_read(void *ctx, __u64 *w)
  * work; misses less rescues is how many did.
  *
  * An interrupt leaves the notes as it found them, or with one too many on top, where
- * it found the second program at work: those are dropped with the note below them.
+ * it found the second program at work: those are dropped with the note below them or, if
+ * that has been taken away, by the next event outside of interrupts.
  */
 static __always_inline bool mine(void *ctx, __u64 addr)
 {
@@ -345,7 +346,8 @@ static __always_inline bool mine(void *ctx, __u64 addr)
 		return true;
 	n = p->n;
 	if (!spec.twin) {
-		if (n >= MAX_PENDING)
+		/* Outside of interrupts nothing else is under way: what is there was left over. */
+		if ((n && !in_irq()) || n >= MAX_PENDING)
 			n = 0;
 		p->n = n + 1; /* first: an interrupt from here on writes above it */
 		barrier();
