@@ -23,6 +23,11 @@ func TestMatches(t *testing.T) {
 		{"6.1.0-56-rt-amd64", "6.1-cloud", false},
 		{"7.3.4+deb13-amd64", "7.3", true},
 		{"6.1.0-56-686-pae", "6.1", false},
+		{"6.1.0-56-686-pae", "6.1/i386", true},
+		{"6.1.0-56-686-pae", "6.1-rt/i386", false},
+		{"6.1.0-56-rt-686-pae", "6.1/i386", false},
+		{"6.1.0-56-amd64", "6.1/i386", false},
+		{"6.1.0-56-686-pae", "6.1.0-56-686-pae", true},
 	} {
 		if got := matches(test.release, test.version); got != test.want {
 			t.Errorf("%s is %s: %v", test.release, test.version, got)
@@ -33,7 +38,8 @@ func TestMatches(t *testing.T) {
 func TestVersion(t *testing.T) {
 	for release, want := range map[string]string{
 		"5.10.0-46-amd64": "5.10", "6.1.0-56-cloud-amd64": "6.1-cloud", "6.12.117+deb12-rt-amd64": "6.12-rt",
-		"7.3.4+deb13-amd64": "7.3", "6.1.0-56-686-pae": "6.1.0-56-686-pae",
+		"7.3.4+deb13-amd64": "7.3", "6.1.0-56-686-pae": "6.1/i386", "6.1.0-56-rt-686-pae": "6.1-rt/i386",
+		"6.1.0-56-686": "6.1.0-56-686",
 	} {
 		if got := Version(release); got != want || !matches(release, got) {
 			t.Errorf("%s is %q, want %q", release, got, want)
@@ -44,10 +50,12 @@ func TestVersion(t *testing.T) {
 func TestNewest(t *testing.T) {
 	names := strings.Fields(`linux-image-amd64 linux-image-6.1.0-9-amd64 linux-image-6.1.0-56-amd64
 		linux-image-6.1.0-56-amd64-dbg linux-image-6.1.0-57-amd64-unsigned linux-image-6.1.0-58-rt-amd64
+		linux-image-6.1.0-55-686-pae linux-image-6.1.0-59-686-pae-dbg linux-image-6.1.0-60-rt-686-pae
 		linux-image-6.12.117+deb12-amd64 linux-image-6.12.90+deb12-amd64`)
 	for version, want := range map[string]string{
 		"6.1": "linux-image-6.1.0-56-amd64", "6.12": "linux-image-6.12.117+deb12-amd64",
 		"6.1-rt": "linux-image-6.1.0-58-rt-amd64", "5.10": "",
+		"6.1/i386": "linux-image-6.1.0-55-686-pae", "6.12/i386": "",
 	} {
 		if got := newest(names, version); got != want {
 			t.Errorf("%s: %q, want %q", version, got, want)

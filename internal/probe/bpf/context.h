@@ -347,7 +347,10 @@ static __always_inline bool mine(void *ctx, __u64 addr)
 	n = p->n;
 	if (!spec.twin) {
 		/* Outside of interrupts nothing else is under way: what is there was left over. */
-		if ((n && !in_irq()) || n >= MAX_PENDING)
+		if (n && !in_irq())
+			n = 0;
+		barrier_var(n); /* the check is not to be joined with the one before */
+		if (n >= MAX_PENDING)
 			n = 0;
 		p->n = n + 1; /* first: an interrupt from here on writes above it */
 		barrier();
