@@ -16,6 +16,7 @@ import (
 	"kedr/internal/catalog"
 	"kedr/internal/kernel"
 	"kedr/internal/plan"
+	"kedr/internal/session"
 	"kedr/internal/target"
 )
 
@@ -219,6 +220,9 @@ that this kernel does not have is listed, and is no error.`,
 			if err != nil {
 				return err
 			}
+			if done, err := session.Learn(k, nil); err == nil {
+				defer done()
+			}
 			checked, err := plan.Check(c, k)
 			if err != nil {
 				return err
@@ -241,6 +245,9 @@ func printChecked(out io.Writer, release string, checked []plan.Checked) error {
 			missing++
 		case errors.Is(f.Err, plan.ErrStructure):
 			state = "can't be watched in this kernel: " + f.Err.Error()
+			limits++
+		case errors.Is(f.Err, kernel.ErrNoLayout):
+			state = "needs debug information in the module: " + f.Err.Error()
 			limits++
 		case f.Err != nil:
 			state = "does not fit: " + f.Err.Error()
@@ -304,6 +311,10 @@ look like allocators that the catalog does not know: candidates for --catalog.`,
 					return err
 				}
 				targets = append(targets, m)
+			}
+			// Who may not read the kernel's code sees what the file alone tells.
+			if done, err := session.Learn(k, targets); err == nil {
+				defer done()
 			}
 			p, err := plan.New(c, k, targets...)
 			if errors.Is(err, kernel.ErrNoBTF) {

@@ -97,10 +97,7 @@ func (b *builder) checkFunction(f *catalog.Function, symbol string) error {
 	if err != nil {
 		return err
 	}
-	params, err := b.kernel.Params(symbol)
-	if err != nil {
-		return err
-	}
+	params := p.Params
 	is := func(i uint8, what string, classes ...kernel.Class) error {
 		if int(i) >= len(params) || params[i].Class == "" {
 			return nil

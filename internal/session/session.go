@@ -110,24 +110,34 @@ func Arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, targets ...*target.
 	return arm(c, k, opts, false, targets)
 }
 
+// Learn tells a kernel without types of its own of those that know some: the targets'
+// debug information, and its code, which is read until done is called.
+func Learn(k *kernel.Kernel, targets []*target.Module) (done func(), err error) {
+	if k.OwnTypes() {
+		return func() {}, nil
+	}
+	for _, t := range targets {
+		k.Learn(t.Layouts())
+	}
+	accessors, err := probe.ReadAccessors(k)
+	if err != nil {
+		return nil, err
+	}
+	k.Learn(accessors)
+	return func() { accessors.Close() }, nil
+}
+
 func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets []*target.Module) (*Session, error) {
 	if err := NotLoaded(targets...); err != nil {
 		return nil, err
 	}
-	if !k.OwnTypes() {
-		accessors, err := probe.ReadAccessors(k)
-		if err != nil {
-			return nil, err
-		}
-		defer accessors.Close()
-		for _, t := range targets {
-			k.Learn(t.Layouts())
-		}
-		k.Learn(accessors)
+	done, err := Learn(k, targets)
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	p := &plan.Plan{Targets: targets}
 	if !opts.NoLeaks {
-		var err error
 		if p, err = plan.New(c, k, targets...); err != nil {
 			return nil, err
 		}

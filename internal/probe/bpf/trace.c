@@ -184,6 +184,28 @@ static __always_inline __u8 trace_context(void)
 	return count & ~0x100 ? 2 : 1;
 }
 
+/* Who calls. By a typed pointer, which 5.11 has, it is a few loads; else three helpers. */
+static __always_inline void trace_task(__u32 *tgid, __u32 *pid, __u32 *cpu, char *comm)
+{
+	if (layout.task_comm) {
+		void *task = bpf_get_current_task_btf();
+		volatile __u64 *name = task + layout.task_comm;
+
+		((__u64 *)comm)[0] = name[0];
+		((__u64 *)comm)[1] = name[1];
+		*tgid = *(volatile __u32 *)(task + layout.task_tgid);
+		*pid = *(volatile __u32 *)(task + layout.task_pid);
+		*cpu = *(volatile __u32 *)(task + layout.task_cpu);
+	} else {
+		__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+		bpf_get_current_comm(comm, COMM_LEN);
+		*tgid = pid_tgid >> 32;
+		*pid = pid_tgid;
+		*cpu = bpf_get_smp_processor_id();
+	}
+}
+
 /*
  * Whether the call is wanted: the body is replaced by what the user's expression was
  * compiled to.
@@ -196,6 +218,7 @@ static __noinline int trace_filter(struct filter_in *in, __u32 function)
 	return wanted;
 }
 
+/* Of a call that has returned. */
 static __always_inline bool trace_wanted(__u32 fn, struct trace_event *e)
 {
 	struct filter_in in;
@@ -210,6 +233,21 @@ static __always_inline bool trace_wanted(__u32 fn, struct trace_event *e)
 	in.cpu = e->cpu;
 	in.context = e->context;
 	__builtin_memcpy(in.comm, e->comm, sizeof(in.comm));
+	return trace_filter(&in, fn);
+}
+
+/* Of one that begins: before there is a record, for most are not wanted. */
+static __always_inline bool trace_wanted_yet(__u32 fn, const __u64 *args)
+{
+	struct filter_in in;
+
+	if (!tracing.filtered)
+		return true;
+	__builtin_memcpy(in.args, args, sizeof(in.args));
+	in.result = 0;
+	in.duration = 0;
+	in.context = trace_context();
+	trace_task(&in.pid, &in.tid, &in.cpu, in.comm);
 	return trace_filter(&in, fn);
 }
 
@@ -292,28 +330,6 @@ static __always_inline void trace_capture(struct trace_capture *c, __u32 i, cons
 			(r)->capture[i].number = TRACE_RESULT;                                 \
 	}
 
-/* Who calls. By a typed pointer, which 5.11 has, it is a few loads; else three helpers. */
-static __always_inline void trace_task(struct trace_event *e)
-{
-	if (layout.task_comm) {
-		void *task = bpf_get_current_task_btf();
-		volatile __u64 *comm = task + layout.task_comm;
-
-		((__u64 *)e->comm)[0] = comm[0];
-		((__u64 *)e->comm)[1] = comm[1];
-		e->tgid = *(volatile __u32 *)(task + layout.task_tgid);
-		e->pid = *(volatile __u32 *)(task + layout.task_pid);
-		e->cpu = *(volatile __u32 *)(task + layout.task_cpu);
-	} else {
-		__u64 pid_tgid = bpf_get_current_pid_tgid();
-
-		bpf_get_current_comm(e->comm, sizeof(e->comm));
-		e->tgid = pid_tgid >> 32;
-		e->pid = pid_tgid;
-		e->cpu = bpf_get_smp_processor_id();
-	}
-}
-
 /* Everything of a call that is known when it begins. */
 static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u64 id, __u32 t, __u64 site)
 {
@@ -336,7 +352,7 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 		if (ld)
 			e->live = ld->live_bytes;
 	}
-	trace_task(e);
+	trace_task(&e->tgid, &e->pid, &e->cpu, e->comm);
 }
 
 #define TRACE_EMIT(n)                                                                          \
@@ -349,10 +365,6 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 		trace_describe(fn, &r->e, id, t, site);                                        \
 		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));                          \
 		TRACE_CAPTURE_ALL(r, n, 0);                                                    \
-		if (!trace_wanted(fn, &r->e)) {                                                \
-			bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);                              \
-			return 0;                                                              \
-		}                                                                              \
 		bpf_ringbuf_submit(r, trace_wake(r));                                 \
 	} while (0)
 
@@ -376,6 +388,8 @@ static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, 
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 0);
 		return 1;
 	}
+	if (!trace_wanted_yet(fn, args))
+		return 0;
 	if (tracing.captures == 0) {
 		struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
 
@@ -385,10 +399,6 @@ static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, 
 		}
 		trace_describe(fn, e, id, t, site);
 		__builtin_memcpy(e->args, args, sizeof(e->args));
-		if (!trace_wanted(fn, e)) {
-			bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
-			return 0;
-		}
 		bpf_ringbuf_submit(e, trace_wake(e));
 	} else if (tracing.captures == 1) {
 		TRACE_EMIT(1);
@@ -499,26 +509,30 @@ static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 }
 
 /*
- * The target that made this call, by the trampoline's frame; -1: none. w is for three
- * words of it; see caller_word.
+ * The target that made this call, by the trampoline's frame; -1: none. w is its words from
+ * the arguments on, of which those of other things are made nothing; see caller_word.
  */
-static __always_inline int trace_caller(void *ctx, __u64 *site)
+static __always_inline int trace_caller(void *ctx, __u64 *w, __u64 *site)
 {
-	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx), w[3];
-	__u32 fn = tracing.function;
+	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx);
+	__u32 fn = tracing.function, n = spec.args;
 
-	if (spec.args > MAX_ARGS || bpf_probe_read_kernel(w, sizeof(w), ctx + 8 * (spec.args + 1))) {
+	if (n > MAX_ARGS || frame_read(ctx, w)) {
 		TRACE_COUNT(frame);
 		return -1;
 	}
-	if (w[1] - ip <= 16) {
-		*site = w[2];
-	} else if (w[0] - ip <= 16 || layout.jumps) {
-		*site = w[1];
+	if (w[n + 2] - ip <= 16) {
+		*site = w[n + 3];
+	} else if (w[n + 1] - ip <= 16 || layout.jumps) {
+		*site = w[n + 2];
 	} else {
 		TRACE_COUNT(frame);
 		return -1;
 	}
+#pragma unroll
+	for (__u32 i = 0; i < TRACE_ARGS; i++)
+		if (i >= n)
+			w[i] = 0;
 	return target_of(*site);
 }
 
@@ -541,19 +555,6 @@ static __always_inline struct trace_slot *trace_slot(void *ctx)
 /* Kernel addresses are alike in their highest bits. */
 #define TRACE_MARK(ctx) (scalar(ctx) ^ (__u64)(tracing.function + 1) << 48)
 
-static __always_inline void trace_arguments(void *ctx, __u64 *args)
-{
-	if (layout.func_args) {
-#pragma unroll
-		for (__u32 i = 0; i < TRACE_ARGS; i++)
-			if (i < spec.args)
-				bpf_get_func_arg(ctx, i, &args[i]);
-		return;
-	}
-	if (spec.args && spec.args <= MAX_ARGS)
-		bpf_probe_read_kernel(args, 8 * spec.args, ctx);
-}
-
 /*
  * Which function's entry program runs on each CPU, and one: an interrupt that calls the
  * same function meanwhile is not seen there, for the kernel runs no program twice. Its
@@ -566,17 +567,14 @@ int trace_entry(void *ctx)
 {
 	struct trace_slot *slot = trace_slot(ctx);
 	__u32 *busy = &trace_busy[bpf_get_smp_processor_id() & (MAX_CPUS - 1)], before = *busy;
-	__u64 args[TRACE_ARGS] = {}, site;
+	__u64 w[FRAME_WORDS], site;
 	int t;
 
 	*(volatile __u32 *)busy = tracing.function + 1;
-	t = trace_caller(ctx, &site);
-	if (t >= 0) {
-		trace_arguments(ctx, args);
-		if (trace_call(tracing.function, (__u64)ctx, t, site, args)) {
-			__sync_fetch_and_add(&slot->count, 1);
-			slot->last = TRACE_MARK(ctx);
-		}
+	t = trace_caller(ctx, w, &site);
+	if (t >= 0 && trace_call(tracing.function, (__u64)ctx, t, site, w)) {
+		__sync_fetch_and_add(&slot->count, 1);
+		slot->last = TRACE_MARK(ctx);
 	}
 	*(volatile __u32 *)busy = before;
 	return 0;
@@ -596,15 +594,12 @@ static __always_inline __u64 trace_result(void *ctx)
 /* The entry was not seen: both halves are made up for now, and the time between is lost. */
 static __noinline int trace_rescue(void *ctx)
 {
-	__u64 args[TRACE_ARGS] = {}, site;
+	__u64 w[FRAME_WORDS], site;
 	__u32 fn = tracing.function;
-	int t = trace_caller(ctx, &site);
+	int t = trace_caller(ctx, w, &site);
 
 	TRACE_COUNT(checked);
-	if (t < 0)
-		return 0;
-	trace_arguments(ctx, args);
-	if (trace_call(fn, (__u64)ctx, t, site, args))
+	if (t >= 0 && trace_call(fn, (__u64)ctx, t, site, w))
 		trace_returned(fn, (__u64)ctx, trace_result(ctx));
 	return 0;
 }
@@ -613,7 +608,7 @@ SEC("fexit/trace_exit")
 int trace_exit(void *ctx)
 {
 	struct trace_slot *slot = trace_slot(ctx);
-	__u64 site;
+	__u64 w[FRAME_WORDS], site;
 
 	if (!slot->count) {
 		if (trace_busy[bpf_get_smp_processor_id() & (MAX_CPUS - 1)] != tracing.function + 1)
@@ -622,7 +617,7 @@ int trace_exit(void *ctx)
 	}
 	if (slot->last == TRACE_MARK(ctx))
 		slot->last = 0;
-	else if (trace_caller(ctx, &site) < 0)
+	else if (trace_caller(ctx, w, &site) < 0)
 		return 0;
 	__sync_fetch_and_add(&slot->count, -1);
 	trace_returned(tracing.function, (__u64)ctx, trace_result(ctx));
