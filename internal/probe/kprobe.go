@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,7 +227,41 @@ func (s *Set) lostByKprobes() ([]Lost, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking about the kprobes: %w", err)
 	}
-	return out, nil
+	unreturned, err := s.unreturned()
+	return append(out, unreturned...), err
+}
+
+// unreturned counts the calls of targets that are gone, of which no return was seen.
+func (s *Set) unreturned() ([]Lost, error) {
+	loads, err := s.Loads()
+	if err != nil {
+		return nil, err
+	}
+	gone := make(map[uint32]bool)
+	for _, l := range loads {
+		gone[l.ID] = l.Unloaded > 0
+	}
+	counts := make(map[uint32]uint64)
+	err = each(s.shared["open_calls"], func(key uint64, c *kedrOpenCall) {
+		if gone[c.Load] {
+			counts[s.openProbe(key)]++
+		}
+	})
+	var out []Lost
+	for _, id := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, Lost{Probe: int(id), Count: counts[id], Reason: reasons[lostReturn]})
+	}
+	return out, err
+}
+
+// openProbe is the probe that a key of open_calls has in it (bpf/kprobe.c, open_key):
+// the highest 16 bits are alike in all of the kernel's addresses.
+func (s *Set) openProbe(key uint64) uint32 {
+	top := uint32(key >> 48)
+	if s.kernel.Word() == 8 {
+		top ^= 0xffff
+	}
+	return top - 1
 }
 
 const (

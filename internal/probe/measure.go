@@ -154,7 +154,8 @@ func (s *Set) measureLayout(m *target.Module) error {
 	}
 	l.StructPage = given.StructPage
 	if given != *l {
-		return fmt.Errorf("the types that were given are not this kernel's: by them struct module is %+v, and by the loaded modules %+v", given, *l)
+		return fmt.Errorf("the types of struct module that were given (--btf, or the module's debug information) are not this kernel's: by them the text is at %d, that of init at %d, kallsyms at %d; in the loaded modules at %d, %d, %d",
+			given.CoreBase, given.InitBase, given.Kallsyms, l.CoreBase, l.InitBase, l.Kallsyms)
 	}
 	return nil
 }

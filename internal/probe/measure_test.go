@@ -149,6 +149,20 @@ func TestWords(t *testing.T) {
 	}
 }
 
+func TestOpenProbe(t *testing.T) {
+	for _, test := range []struct {
+		machine string
+		sp      uint64
+	}{{"x86_64", 0xffffc90000123fe8}, {"i686", 0xf6a01f3c}} {
+		s := &Set{kernel: &kernel.Kernel{Machine: test.machine}}
+		for _, id := range []uint32{0, 7, maxProbes - 1} {
+			if got := s.openProbe(test.sp ^ uint64(id+1)<<48); got != id {
+				t.Errorf("%s: probe %d is taken for %d", test.machine, id, got)
+			}
+		}
+	}
+}
+
 func TestParseHits(t *testing.T) {
 	got, err := parseHits([]byte("  e001                      12     0\n  r001       11  1\nnot a line of ours\n"))
 	if err != nil {

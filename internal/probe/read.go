@@ -253,6 +253,8 @@ var reasons = [...]string{
 	"the return of a call was not seen",
 }
 
+const lostReturn = 11 // LOST_RETURN
+
 // Lost reads what was lost since the session began.
 func (s *Set) Lost() ([]Lost, error) {
 	// Misses first: what the second programs have made good of them is then there.
