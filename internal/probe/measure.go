@@ -187,7 +187,7 @@ func (i *moduleImage) half(offset int) uint32 { return uint32(i.at(offset)) }
 
 // measureModule finds the members of struct module (include/linux/module.h, 5.10 to 7.3):
 //
-//   - the areas, each { base, size, ..., mtn { mod, ... } }: two up to 6.3, those of core and
+//   - the areas, each { base, ..., size, ..., mtn { mod, ... } }: two up to 6.3, those of core and
 //     of init, with the size of the text behind the size; seven from 6.4 on, the first
 //     that of the text, the fifth that of the text of init. Their mtn.mod points to the
 //     module, which tells how far apart they are.
@@ -232,21 +232,31 @@ func measureModule(l *kedrKernelLayout, images []moduleImage, areas bool) error 
 			return errors.New("measuring struct module: its areas are not equally far apart")
 		}
 	}
-	for _, i := range images {
-		var sum uint64
-		for n := range want {
-			sum += uint64(i.half(base + n*stride + word))
+	// Where in an area its size is: all together are what /proc/modules says.
+	var sizes []int
+	for o := word; o < stride; o += 4 {
+		fits := true
+		for _, i := range images {
+			var sum uint64
+			for n := range want {
+				sum += uint64(i.half(base + n*stride + o))
+			}
+			fits = fits && sum == i.size
 		}
-		if sum != i.size {
-			return fmt.Errorf("measuring struct module: the areas of %s have %d bytes, and /proc/modules says %d", i.name, sum, i.size)
+		if fits {
+			sizes = append(sizes, o)
 		}
 	}
+	if len(sizes) != 1 {
+		return fmt.Errorf("measuring struct module: the sizes of its areas could be in %d places, by what /proc/modules says", len(sizes))
+	}
+	size := uint32(sizes[0])
 	l.CoreBase, l.InitBase = uint32(base), uint32(base+stride)
-	l.CoreSize, l.InitSize = l.CoreBase+l.Word+4, l.InitBase+l.Word+4 // text_size, behind size
+	l.CoreSize, l.InitSize = l.CoreBase+size+4, l.InitBase+size+4 // text_size, behind size
 	if areas {
 		const initText = 4 // MOD_INIT_TEXT
 		l.InitBase = uint32(base + initText*stride)
-		l.CoreSize, l.InitSize = l.CoreBase+l.Word, l.InitBase+l.Word
+		l.CoreSize, l.InitSize = l.CoreBase+size, l.InitBase+size
 	}
 	kallsyms := everywhere(0, func(i *moduleImage, o int) bool { return i.at(o) == i.loadedModule.at+uint64(o+word) })
 	if len(kallsyms) != 1 {

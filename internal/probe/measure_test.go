@@ -80,7 +80,7 @@ func TestMeasureModule(t *testing.T) {
 	}{
 		{"another name", func(i *moduleImage) { i.name = "three" }, "should have its name"},
 		{"another address", func(i *moduleImage) { i.address++ }, "not found"},
-		{"another size", func(i *moduleImage) { i.size++ }, "/proc/modules says"},
+		{"another size", func(i *moduleImage) { i.size++ }, "0 places, by what /proc/modules says"},
 		{"no kallsyms", func(i *moduleImage) { i.b[0x100]++ }, "kallsyms could be in 0 places"},
 		{"no tree", func(i *moduleImage) { i.b[0x80+20]++ }, "areas are found"},
 		{"cut", func(i *moduleImage) { i.b = i.b[:0x90] }, "areas are found"},
