@@ -9,20 +9,27 @@ FLAVOURS := 6.1-cloud 6.1-rt 6.12:kprobe
 # Where there are no trampolines: 32-bit x86, which has no BTF either, and 64-bit kernels
 # with what they have left alone; of these 6.12:kprobe is tried like the flavours.
 BACKENDS ?= 6.1/i386 6.1:kprobe
-# What does not go by the back end is not tested anew.
-KPROBE_TESTS := TestRun$$|TestKernel|TestWalkthrough|TestFilesystem|TestBothWays|TestReload|TestLifecycle|TestForgotten|TestCatalog|TestMount|TestIncomplete
+# So many machines at a time: each is one thread of the emulator. A kernel that preempts
+# programs loses events when its machine is: it has the host for itself.
+JOBS ?= $(shell nproc)
+ALONE ?= 7.3
 COLUMNS := $(subst :,-,$(subst /,-,$(sort $(KERNELS) $(FLAVOURS) $(BACKENDS))))
 GO ?= go
 BIN := bin/kedr
 export CGO_ENABLED := 0
 
 # The Debian packages that tests and the demo need; what is there stays as it is.
-PACKAGES := qemu-system-x86 kmod make gcc libc6-dev e2fsprogs util-linux mmdebstrap xfsprogs dosfstools
-BENCH_PACKAGES := trace-cmd bpftrace
+PACKAGES := qemu-system-x86 kmod iproute2 make gcc libc6-dev e2fsprogs util-linux mmdebstrap xfsprogs dosfstools xz-utils
+# With what virtme-ng runs on, and udev, which its machine takes from the host.
+BENCH_PACKAGES := trace-cmd bpftrace python3-argcomplete python3-requests python3-pkg-resources file udev bsdutils
+MAN_PACKAGES := man-db groff mandoc bash zsh fish
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
+BROWSER_PACKAGES := chromium fonts-dejavu-core
+PREFIX ?= /usr/local
+MANDIR ?= $(PREFIX)/share/man
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help all demo build packages bpf-packages unit machine conformance prototypes traces kernels test lint generate check-generated fuzz clean
+.PHONY: help all demo build packages bpf-packages man install check-install docs-reference unit browser machine conformance prototypes traces kernels test lint generate check-generated fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +40,37 @@ build: ## build bin/kedr, and bin/kedr-386 for 32-bit machines
 	@mkdir -p bin
 	$(GO) build -trimpath -o $(BIN) ./cmd/kedr
 	GOARCH=386 $(GO) build -trimpath -o $(BIN)-386 ./cmd/kedr
+
+man: build ## write the manual pages to build/man; SOURCE_DATE_EPOCH is their date, else the commit's
+	rm -rf build/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN) man build/man/man1
+
+install: man ## install below DESTDIR and PREFIX: programs, manual pages, completions
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/kedr
+	[ ! -e $(BIN)-386 ] || install -m 755 $(BIN)-386 $(DESTDIR)$(PREFIX)/bin/kedr-386
+	install -m 644 build/man/man1/*.1 $(DESTDIR)$(MANDIR)/man1/
+	$(BIN) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/kedr
+	$(BIN) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kedr
+	$(BIN) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kedr.fish
+
+# What is installed is read by those that will read it.
+check-install:
+	@missing=$$(for p in $(MAN_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing" $$missing; \
+		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+	rm -rf build/root
+	$(MAKE) -s install DESTDIR=build/root PREFIX=/usr
+	build/root/usr/bin/kedr --version >/dev/null
+	@cd build/root/usr/share && for page in man/man1/*.1; do \
+		mandoc -T lint -W warning $$page || exit 1; \
+		said=$$(groff -man -Tutf8 -ww -z $$page 2>&1; man --warnings -l $$page 2>&1 >/dev/null); \
+		[ -z "$$said" ] || { echo "$$page: $$said"; exit 1; }; \
+	done; bash -n bash-completion/completions/kedr && zsh -n zsh/site-functions/_kedr && fish -n fish/vendor_completions.d/kedr.fish
+
+docs-reference: ## make docs/reference from the commands' help
+	$(GO) test ./cmd/kedr -count=1 -run TestReference -update
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -53,27 +91,17 @@ demo: packages build ## leak-check the example in a machine with Debian's kernel
 unit: ## the tests that need no machine
 	$(GO) test ./...
 
-# One boot a kernel runs them all. Each kernel's run is kept, for make kernels. On a busy
-# host events can be lost (Linux 7 preempts programs in trampolines), of which kedr says
-# so, and what one does then is to run again.
+browser: ## the tests of the html report, in a browser
+	@$(MAKE) --no-print-directory packages PACKAGES='$(BROWSER_PACKAGES)'
+	@# A browser on a busy host can be too late for what it is asked: then once more.
+	$(GO) test -tags browser -count=1 -run TestBrowser ./internal/report/page || $(GO) test -tags browser -count=1 -run TestBrowser ./internal/report/page
+
+# One boot a kernel runs them all (test/conformance/run.sh), several kernels at a time.
 conformance: packages build
-	@mkdir -p build/conformance; failed=; for v in $(KERNELS) $(BACKENDS); do \
-		k=$${v%:*}; dir=$$(echo $$k | tr / -); out=build/conformance/$$(echo $$v | tr /: --).txt; \
-		arch=$$($(GO) env GOARCH); bin=$(CURDIR)/$(BIN); flags=; tests=.; \
-		case $$v in */i386) arch=386; bin=$$bin-386;; *:kprobe) flags="--backend=kprobe --btf=none"; tests='$(KPROBE_TESTS)';; esac; \
-		test/modules/build.sh $$k build/modules/$$dir || { failed="$$failed $$v"; continue; }; \
-		for try in 1 2 3; do \
-			echo "conformance on $$v"; \
-			KEDR=$$bin KEDR_FLAGS="$$flags" KEDR_MODULES=$(CURDIR)/build/modules/$$dir GOARCH=$$arch \
-			$(GO) test -v -tags guest -count=1 -timeout 30m -run "$$tests" -exec '$(CURDIR)/$(BIN) vm exec --kernel '$$k' --' \
-				./test/conformance >$$out 2>&1; status=$$?; \
-			[ $$status -ne 0 ] || break; \
-			grep -v -E '^ *(=== |--- PASS)' $$out; \
-			grep -q 'does not let a probe interrupt itself' $$out || break; \
-		done; \
-		if [ $$status -ne 0 ]; then failed="$$failed $$v"; else tail -n 1 $$out; fi; \
-	done; \
-	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+	@for v in $(sort $(patsubst %:kprobe,%,$(KERNELS) $(BACKENDS))); do \
+		test/modules/build.sh $$v build/modules/$$(echo $$v | tr / -) || exit 1; done
+	@failed=; for v in $(filter $(ALONE),$(KERNELS)); do test/conformance/run.sh $$v || failed=1; done; \
+	printf '%s\n' $(filter-out $(ALONE),$(KERNELS)) $(BACKENDS) | xargs -P $(JOBS) -n 1 test/conformance/run.sh && [ -z "$$failed" ]
 
 prototypes: build ## write what the kernels say of the catalog's functions, for kernels that don't
 	@mkdir -p build/btf; for v in $(KERNELS); do $(BIN) vm exec --kernel $$v -- cat /sys/kernel/btf/vmlinux >build/btf/$$v || exit 1; done
@@ -96,20 +124,20 @@ machine: packages build
 		test/modules/build.sh $$v build/modules/$$(echo $$v | tr / -) || exit 1; \
 	done
 	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(CORE)' KEDR_MODULES=$(CURDIR)/build/modules \
-		$(GO) test -tags machine -count=1 -timeout 30m ./test/machine
+		test/machine/run.sh -timeout 30m ./test/machine
 	KEDR=$(CURDIR)/$(BIN) KEDR_KERNELS='$(KERNELS)' $(GO) test -tags machine -count=1 ./internal/trace/describe
 
-test: unit machine conformance traces ## all tests: unit, and in machines with each of $(KERNELS)
+test: unit browser check-install machine conformance traces ## all tests: unit, in a browser, what is installed, and in machines with each of $(KERNELS)
 
-bench: packages build ## measure what kedr costs, beside other tools: docs/bench
+# All of it, or what BENCH names: build/bench/bench -h lists what there is.
+bench: packages build ## measure what kedr costs, beside other tools: docs/bench; or look at a part, BENCH='slab|page'
 	@missing=$$(for p in $(BENCH_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing" $$missing; \
 		$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
-	@for v in $(CORE); do test/modules/build.sh $$v build/modules/$$v || exit 1; done
-	@mkdir -p build/bench && $(GO) build -o build/bench/bench ./test/bench
-	build/bench/bench -o docs/bench $(CORE)
-	test/modules/build.sh 6.1/i386 build/modules/6.1-i386
-	$(GO) run ./test/bench/backends -o docs/bench $(CORE) 6.1/i386
+	@mkdir -p build/bench
+	$(GO) build -o build/bench/bench ./test/bench
+	GOARCH=386 $(GO) build -o build/bench/bench-386 ./test/bench
+	build/bench/bench $(if $(BENCH),-only '$(BENCH)',-o docs/bench) $(CORE) 6.1/i386
 
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l cmd internal test examples); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
@@ -118,31 +146,36 @@ lint: ## gofmt, go vet, staticcheck
 	GOARCH=386 $(GO) vet -tags guest ./test/conformance
 	$(GO) vet -tags guest ./test/...
 	$(GO) vet -tags machine ./test/... ./internal/trace/...
+	$(GO) vet -tags browser ./internal/report/page
 	$(GO) tool staticcheck ./...
 
 generate: bpf-packages ## compile the eBPF programs anew
 	$(GO) generate ./internal/probe ./test/trace
 
-# The compiler's output is not the same from version to version; what the programs
-# do to the kernel is in their instructions and maps, and these are compared.
+# The compiler's output is not the same from version to version; what the programs do to
+# the kernel is in their instructions and maps, which kedr.programs has nothing but.
 check-generated: bpf-packages
 	@mkdir -p build
-	@cp internal/probe/kedr_bpfel.o build/committed.o; cp internal/probe/kedr_bpfel.go build/committed.go.txt
+	@cp internal/probe/kedr_bpfel.o build/committed.o; cp internal/probe/kedr_bpfel.go build/committed.go.txt; cp internal/probe/kedr.programs build/committed.programs
 	$(GO) generate ./internal/probe
-	@llvm-objdump -d --no-leading-addr build/committed.o | tail -n +3 >build/committed.s; \
-	llvm-objdump -d --no-leading-addr internal/probe/kedr_bpfel.o | tail -n +3 >build/generated.s; \
-	ok=0; cmp -s build/committed.s build/generated.s && cmp -s build/committed.go.txt internal/probe/kedr_bpfel.go || ok=1; \
-	cp build/committed.o internal/probe/kedr_bpfel.o; cp build/committed.go.txt internal/probe/kedr_bpfel.go; \
+	@ok=0; cmp -s build/committed.programs internal/probe/kedr.programs && cmp -s build/committed.go.txt internal/probe/kedr_bpfel.go || ok=1; \
+	cp build/committed.o internal/probe/kedr_bpfel.o; cp build/committed.go.txt internal/probe/kedr_bpfel.go; cp build/committed.programs internal/probe/kedr.programs; \
 	if [ $$ok -ne 0 ]; then echo "the compiled programs are not those of internal/probe/bpf: make generate, and commit"; exit 1; fi
 
 fuzz: ## fuzz each parser for half a minute
 	$(GO) test -run NONE -fuzz FuzzOpen -fuzztime 30s ./internal/target
+	$(GO) test -run NONE -fuzz FuzzProgram -fuzztime 30s ./internal/probe/fold
 	$(GO) test -run NONE -fuzz FuzzFrames -fuzztime 30s ./internal/symbolize
+	$(GO) test -run NONE -fuzz FuzzPayload -fuzztime 30s ./internal/distro
 	$(GO) test -run NONE -fuzz FuzzReadFrame -fuzztime 30s ./internal/machine
 	$(GO) test -run NONE -fuzz FuzzReader -fuzztime 30s ./internal/trace
 	$(GO) test -run NONE -fuzz FuzzReadSymbols -fuzztime 30s ./internal/probe
 	$(GO) test -run NONE -fuzz FuzzParseFormat -fuzztime 30s ./internal/trace/describe
 	$(GO) test -run NONE -fuzz FuzzParse -fuzztime 30s ./internal/trace/filter
+	$(GO) test -run NONE -fuzz FuzzExcerpt -fuzztime 30s ./internal/source
+	$(GO) test -run NONE -fuzz FuzzParse -fuzztime 30s ./internal/suppress
+	$(GO) test -run NONE -fuzz FuzzFirstError -fuzztime 30s ./internal/matrix
+	$(GO) test -run NONE -fuzz FuzzRead -fuzztime 30s ./internal/report
 
 clean: ## remove what was built here; kernels stay in the user's cache
 	rm -rf bin build

@@ -38,8 +38,11 @@ start: whoever loads the module gives them.
 With --trace, calls are recorded, too: kedr trace --attach MODULE shows them. What is
 not read before the buffer is full is lost, and counted.
 
-Start is refused, with exit status 3, while one of the modules is loaded or another
-session goes on.`,
+Exit status:
+  0  the modules are being watched
+  2  wrong usage
+  3  refused, as one of the modules is loaded or another session goes on, or
+     could not be done`,
 		Example: `  kedr start hello-kernel.ko
   insmod hello-kernel.ko && rmmod hello-kernel
   cat ` + session.FilesDir + `/hello_kernel/possible_leaks
@@ -73,6 +76,7 @@ session goes on.`,
 func limitFlags(cmd *cobra.Command, opts *session.Options) {
 	cmd.Flags().Uint32Var(&opts.MaxObjects, "max-objects", 131072, "objects outstanding at one time that there is room for")
 	cmd.Flags().Uint32Var(&opts.MaxStacks, "max-stacks", 16384, "different call stacks that there is room for")
+	cmd.Flags().BoolVar(&opts.VerifyStacks, "verify-stacks", false, "unwind every call stack, also those that are known again, and compare (slow; to find bugs in kedr)")
 	opts.Backend = session.Auto
 	cmd.Flags().Var((*backendFlag)(&opts.Backend), "backend", "intercept functions by `MEANS`: auto, trampoline, kprobe")
 	cmd.Flags().StringVar(&opts.BTF, "btf", "", "take the kernel's types from `FILE`, where it has none itself; none: do without")
@@ -277,8 +281,13 @@ func newStop() *cobra.Command {
 		Use:   "stop",
 		Short: "Stop watching, and remove the files",
 		Long: `Stop ends the session and removes its files: read what you want to keep first
-(kedr report -o FILE). It is refused, with exit status 3, while a target is loaded:
-what that frees later could not be seen. With --force it stops all the same.`,
+(kedr report -o FILE). It is refused while a target is loaded: what that frees later
+could not be seen. With --force it stops all the same.
+
+Exit status:
+  0  stopped
+  2  wrong usage
+  3  refused, as a target is loaded or no session goes on, or could not be done`,
 		Example: `  kedr stop
   kedr stop --force`,
 		Args: exactArgs(0, "takes no arguments"),
@@ -310,14 +319,27 @@ what that frees later could not be seen. With --force it stops all the same.`,
 
 func newReport() *cobra.Command {
 	var o outputFlags
+	var sup suppressFlags
+	var from string
 	cmd := &cobra.Command{
 		Use:   "report [MODULE]",
 		Short: "Report what the watched modules have leaked so far",
 		Long: `Report writes what the session that "kedr start" began has seen, also while it
-goes on. Each load of a module is accounted for by itself. The exit status is
-that of "kedr run".`,
+goes on. Each load of a module is accounted for by itself.
+
+With --from it writes a report that was saved in the format json in another format.
+That needs neither a session nor root.
+
+Exit status:
+  0  nothing leaked
+  1  leaks or wrong frees found
+  2  wrong usage
+  3  no load was seen, no session goes on, or the report could not be made
+  4  the result is incomplete: events were lost, or a function was not watched`,
 		Example: `  kedr report hello_kernel
-  kedr report --format json -o leaks.json`,
+  kedr report --format json -o leaks.json
+  kedr report --from leaks.json --classic
+  kedr report --from leaks.json --format pprof -o leaks.pb.gz; go tool pprof -http=: leaks.pb.gz`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usage("report: name one module, or none for all")
@@ -325,29 +347,50 @@ that of "kedr run".`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(); err != nil {
+			if err := o.check(cmd); err != nil {
 				return err
 			}
-			s, err := openSession()
+			if err := sup.check(cmd, &o); err != nil {
+				return err
+			}
+			reports, err := o.reports(cmd, from)
 			if err != nil {
 				return err
 			}
-			defer s.Close()
-			c, err := s.Capture(0)
-			if err != nil {
-				return err
-			}
-			reports := makeReports(c)
 			if len(args) == 1 {
 				name := leak.Name(args[0])
 				reports = slices.DeleteFunc(reports, func(r *leak.Report) bool { return r.Target.Name != name })
-				if len(reports) == 0 {
+				switch {
+				case len(reports) > 0:
+				case from != "":
+					return usage("%s has no report of module %s", from, name)
+				default:
 					return usage("module %s is not being watched: see kedr status", name)
 				}
 			}
-			return o.write(cmd.OutOrStdout(), reports)
+			return sup.report(cmd, &o, reports)
 		},
 	}
 	o.register(cmd)
+	sup.register(cmd)
+	cmd.Flags().StringVar(&from, "from", "", "read `FILE.json`, a report that was saved, and not the session; - is the standard input")
+	cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]cobra.Completion{"json"}, cobra.ShellCompDirectiveFilterFileExt))
 	return cmd
+}
+
+// reports are those of the session, or of a file.
+func (o *outputFlags) reports(cmd *cobra.Command, from string) ([]*leak.Report, error) {
+	if from != "" {
+		return readReports(cmd, from)
+	}
+	s, err := openSession()
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	c, err := s.Capture(0, o.sites())
+	if err != nil {
+		return nil, err
+	}
+	return makeReports(c), nil
 }

@@ -19,7 +19,12 @@ func newDoctor() *cobra.Command {
 		Short: "Say what this host can do, and what to do about the rest",
 		Long: `Doctor prints a line for each thing that kedr needs: for watching modules on
 this very kernel, and for disposable machines. Each "no" has its reason and its
-remedy. The exit status is 0 where at least one of the two can be done, else 3.`,
+remedy.
+
+Exit status:
+  0  at least one of the two can be done
+  2  wrong usage
+  3  neither can`,
 		Example: "  kedr doctor",
 		Args:    exactArgs(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {

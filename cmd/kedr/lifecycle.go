@@ -19,9 +19,13 @@ func newRestart() *cobra.Command {
 		Use:   "restart",
 		Short: "Stop, and start anew for the same modules with the same flags",
 		Long: `Restart ends the session and starts another one for the same files and with the
-same flags: what was seen so far is gone, and the modules' files are read anew. It
-is refused, with exit status 3, while a target is loaded. If one of the files can't be
-read any more, the session goes on as it is.`,
+same flags: what was seen so far is gone, and the modules' files are read anew. If
+one of the files can't be read any more, the session goes on as it is.
+
+Exit status:
+  0  stopped and started
+  2  wrong usage
+  3  refused, as a target is loaded or no session goes on, or could not be done`,
 		Example: "  make && kedr restart && insmod mydriver.ko",
 		Args:    exactArgs(0, "takes no arguments"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return restart(cmd) },
@@ -81,7 +85,12 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Say whether modules are being watched, and which",
 		Long: `Status says whether a session goes on and, if so, of which targets, whether each
-is loaded, and its totals over all its loads. The exit status is 0 in both cases.`,
+is loaded, and its totals over all its loads.
+
+Exit status:
+  0  said, whether a session goes on or not
+  2  wrong usage
+  3  could not be found out`,
 		Example: "  kedr status",
 		Args:    exactArgs(0, "takes no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -94,7 +103,7 @@ is loaded, and its totals over all its loads. The exit status is 0 in both cases
 				return err
 			}
 			defer s.Close()
-			c, err := s.Capture(0)
+			c, err := s.Capture(0, false)
 			if err != nil {
 				return err
 			}

@@ -87,7 +87,15 @@ func newRoot() *cobra.Command {
 		Short: "Find what a kernel module obtains and never gives back",
 		Long: `Kedr watches a Linux kernel module from its first instruction to its unload,
 and reports what it obtained from the kernel and never gave back: process,
-address, size, and the call stack down to the source line.`,
+address, size, and the call stack down to the source line.
+
+Exit status:
+  0  done; nothing leaked
+  1  leaks or wrong frees found, or what a check is for
+  2  wrong usage
+  3  could not be done; the message says what to do about it
+  4  the result is incomplete: events were lost, or a function was not watched
+  5  the kernel crashed or hung in the machine; its oops is printed`,
 		Example: `  kedr run hello-kernel.ko          # load, unload, report; in a machine where need be
   kedr start hello-kernel.ko        # watch from here on, whoever loads the module
   kedr report hello_kernel
@@ -112,7 +120,8 @@ address, size, and the call stack down to the source line.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newRun(), newTrace(), newStart(), newStop(), newRestart(), newStatus(), newReport(), newClear(), newFlush(), newCatalog(), newPlan(), newDoctor(), newVM())
+	root.AddCommand(newRun(), newTrace(), newStart(), newStop(), newRestart(), newStatus(), newReport(), newDiff(), newClear(), newFlush(), newCatalog(), newPlan(), newMatrix(), newDoctor(), newVM(), newMan())
+	addCompletions(root)
 	return root
 }
 

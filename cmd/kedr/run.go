@@ -31,9 +31,12 @@ import (
 type runFlags struct {
 	hostFlags
 	settle  time.Duration
+	sites   bool // also capture what was given back
 	limits  session.Options
 	catalog catalogFlag
 	out     outputFlags
+
+	suppress suppressFlags
 }
 
 // hostFlags say where a module is loaded: here, or in a machine.
@@ -49,10 +52,16 @@ func (f *hostFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.vm, "vm", "auto", "run in a disposable machine: auto, always, never")
 	fl.StringVar(&f.kernel, "kernel", "", "`VERSION` of the machine's kernel (6.1, 6.12, or a full release); the module's own by default")
+	f.registerMachine(cmd)
+	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// registerMachine registers what goes for every machine.
+func (f *hostFlags) registerMachine(cmd *cobra.Command) {
+	fl := cmd.Flags()
 	fl.DurationVar(&f.timeout, "timeout", 0, "end the machine after this time; 0: never")
 	fl.IntVar(&f.memory, "memory", 1024, "memory of the machine, in `MiB`")
 	fl.IntVar(&f.cpus, "cpus", 2, "number of CPUs of the machine")
-	cmd.RegisterFlagCompletionFunc("vm", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func newRun() *cobra.Command {
@@ -70,17 +79,22 @@ Where this host can't do it (no root, a kernel without modules or BPF, another
 kernel than the module was built for), it happens in a disposable machine; one
 line says so. WORKLOAD is any program of the host there, too.
 
+What --suppressions and --baseline leave out does not count for the exit status.
+
 Exit status:
   0  nothing leaked
   1  leaks or wrong frees found
   2  wrong usage
-  3  could not run; the message says what to do about it
+  3  could not run; the message says what to do about it. Also where nothing leaked,
+     but WORKLOAD failed
   4  the result is incomplete: events were lost, or a function was not watched
   5  the kernel crashed or hung in the machine; its oops is printed`,
 		Example: `  kedr run hello-kernel.ko
   kedr run mydriver.ko debug=1 -- ./exercise-driver.sh
   kedr run --kernel 6.12 --format json -o leaks.json mydriver.ko
-  kedr run ext4 -- sh -c 'mount -o loop disk.img /mnt && umount /mnt'`,
+  kedr run --report json=leaks.json --report sarif=leaks.sarif mydriver.ko
+  kedr run --suppressions known.supp --baseline main.json mydriver.ko
+  kedr run ext4 -- sh -c 'modprobe loop; mount -o loop disk.img /mnt && umount /mnt'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, params, workload, err := moduleArgs(cmd, args)
 			if err != nil {
@@ -90,11 +104,29 @@ Exit status:
 		},
 	}
 	f.hostFlags.register(cmd)
+	f.registerAnalysis(cmd)
+	f.out.register(cmd)
+	f.suppress.register(cmd)
+	// For a kedr in a machine, whose host knows what is wanted.
+	cmd.Flags().BoolVar(&f.sites, "sites", false, "")
+	cmd.Flags().MarkHidden("sites")
+	return cmd
+}
+
+// registerAnalysis registers how a module is watched.
+func (f *runFlags) registerAnalysis(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&f.settle, "settle", time.Second, "how long to wait for deferred frees after the unload")
 	limitFlags(cmd, &f.limits)
 	f.catalog.register(cmd)
-	f.out.register(cmd)
-	return cmd
+}
+
+// check finds mistakes before anything starts.
+func (f *runFlags) check() error {
+	if f.settle < 0 {
+		return usage("--settle: must not be negative")
+	}
+	_, err := f.catalog.load()
+	return err
 }
 
 // moduleArgs takes MODULE [param=value ...] [-- WORKLOAD ...] apart.
@@ -117,14 +149,14 @@ func moduleArgs(cmd *cobra.Command, args []string) (name string, params, workloa
 }
 
 func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []string) error {
-	if err := f.out.check(); err != nil {
+	if err := f.out.check(cmd); err != nil {
 		return err
 	}
-	if f.settle < 0 {
-		return usage("--settle: must not be negative")
+	if err := f.suppress.check(cmd, &f.out); err != nil {
+		return err
 	}
-	// What is wrong with a catalog is known before anything starts.
-	if _, err := f.catalog.load(); err != nil {
+	f.sites = f.sites || f.out.sites()
+	if err := f.check(); err != nil {
 		return err
 	}
 	k, err := f.runningKernel()
@@ -152,15 +184,9 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 		}
 		return f.report(cmd, capture)
 	}
-	job := machineJob{
-		verb: []string{"run", "--settle", f.settle.String(),
-			"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks),
-			"--backend", string(f.limits.Backend)},
-		btf:    f.limits.BTF,
-		params: params, workload: workload, catalogs: f.catalog.files,
-	}
+	job := f.job(params, workload)
 	var data limitedBuffer
-	m, err := f.inMachine(cmd, name, why, &job, func(*target.Module) io.Writer { return &data })
+	m, err := f.inMachine(cmd, name, why, job, func(*target.Module) io.Writer { return &data })
 	if err != nil {
 		return err
 	}
@@ -171,6 +197,21 @@ func (f *runFlags) run(cmd *cobra.Command, name string, params, workload []strin
 		capture.Targets[i].Path = m.Path
 	}
 	return f.report(cmd, capture)
+}
+
+// job is the analysis that a machine is to make.
+func (f *runFlags) job(params, workload []string) *machineJob {
+	j := &machineJob{
+		verb: []string{"run", "--settle", f.settle.String(),
+			"--max-objects", fmt.Sprint(f.limits.MaxObjects), "--max-stacks", fmt.Sprint(f.limits.MaxStacks),
+			"--backend", string(f.limits.Backend), "--verify-stacks=" + strconv.FormatBool(f.limits.VerifyStacks)},
+		btf:    f.limits.BTF,
+		params: params, workload: workload, catalogs: f.catalog.files,
+	}
+	if f.sites {
+		j.verb = append(j.verb, "--sites")
+	}
+	return j
 }
 
 // runningKernel describes the host's kernel. The file of types is for the kernel that is
@@ -200,14 +241,25 @@ func (f *hostFlags) place(k *kernel.Kernel, name string) (why error, err error) 
 // errAsked is why a machine is used that needs no explanation.
 var errAsked = errors.New("--vm=always")
 
-// report writes what was captured. A module that could not be loaded has not been
-// found clean, even if it leaked nothing.
+// report writes what was captured.
 func (f *runFlags) report(cmd *cobra.Command, c *session.Capture) error {
-	err := f.out.write(cmd.OutOrStdout(), makeReports(c))
-	if err == nil && c.LoadError != "" {
-		err = fmt.Errorf("loading %s: %s", c.Targets[0].Name, c.LoadError)
+	err := f.suppress.report(cmd, &f.out, makeReports(c))
+	if err == nil {
+		err = unproven(c)
 	}
 	return err
+}
+
+// unproven says why a module that leaked nothing has not been found clean: it did not
+// load, or what it was to be tried with did not work.
+func unproven(c *session.Capture) error {
+	switch {
+	case c.LoadError != "":
+		return fmt.Errorf("loading %s: %s", c.Targets[0].Name, c.LoadError)
+	case c.WorkloadError != "":
+		return fmt.Errorf("nothing leaked, but the workload ended with: %s: it may not have done all that it was to do", c.WorkloadError)
+	}
+	return nil
 }
 
 // hostCan says what keeps this host from running the analysis itself.
@@ -243,11 +295,11 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 		s, err = session.Arm(cat, k, f.limits, m)
 		return err
 	}
-	err = exercise(ctx, k, m, params, workload, arm, func(loadErr error) error {
+	err = exercise(ctx, k, m, params, workload, arm, func(loadErr, workErr error) error {
 		if err := s.Settle(ctx, f.settle); err != nil {
 			return err
 		}
-		if c, err = s.Capture(f.settle); err != nil {
+		if c, err = s.Capture(f.settle, f.sites); err != nil {
 			return err
 		}
 		if loadErr != nil {
@@ -256,6 +308,9 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 			}
 			// It has run and failed: what it leaked on the way is the result.
 			c.LoadError = loadErr.Error()
+		}
+		if workErr != nil {
+			c.WorkloadError = workErr.Error()
 		}
 		return nil
 	})
@@ -267,8 +322,8 @@ func (f *runFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module,
 
 // exercise loads a module and what it depends on, runs a workload, and unloads it. arm is
 // called just before the module comes, and after when it has gone, or could not be
-// loaded.
-func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, arm func() error, after func(loadErr error) error) error {
+// loaded; it is told of that, and of a workload that did not end well.
+func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, arm func() error, after func(loadErr, workErr error) error) error {
 	unloadDeps, err := loadDependencies(k, m)
 	defer unloadDeps()
 	if err != nil {
@@ -277,6 +332,7 @@ func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, w
 	if err := arm(); err != nil {
 		return err
 	}
+	var workErr error
 	loadErr := kernel.Load(m.Image(), params)
 	if loadErr == nil {
 		if len(workload) > 0 {
@@ -285,8 +341,8 @@ func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, w
 			w.Stdin, w.Stdout, w.Stderr = os.Stdin, os.Stderr, os.Stderr
 			w.Cancel = func() error { return w.Process.Signal(unix.SIGTERM) }
 			w.WaitDelay = 5 * time.Second
-			if werr := w.Run(); werr != nil {
-				fmt.Fprintf(os.Stderr, "kedr: the workload ended with: %v\n", werr)
+			if workErr = w.Run(); workErr != nil {
+				fmt.Fprintf(os.Stderr, "kedr: the workload ended with: %v\n", workErr)
 			}
 		}
 		if err := unload(m.Name); err != nil {
@@ -296,7 +352,7 @@ func exercise(ctx context.Context, k *kernel.Kernel, m *target.Module, params, w
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return after(loadErr)
+	return after(loadErr, workErr)
 }
 
 // unload removes a module, which a workload's last reference may still hold.
@@ -418,7 +474,6 @@ type machineJob struct {
 // inMachine runs a command of kedr on a module in a machine. What it writes to its
 // result goes to the writer that to returns; to is called when the module is known.
 func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *machineJob, to func(*target.Module) io.Writer) (*target.Module, error) {
-	params, workload := j.params, j.workload
 	ctx := cmd.Context()
 	p := newProgress()
 	defer p.clear()
@@ -456,24 +511,37 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 	if why != errAsked {
 		p.say("%v: using a machine with kernel %s", why, k.Release)
 	}
+	// Its output is talk: the standard output is for the result.
+	err = f.work(ctx, store, k, m, j, to(m), os.Stderr, p.show)
+	p.clear()
+	if err != nil {
+		return nil, machineError(err)
+	}
+	return m, nil
+}
+
+// work does a job on a module in a machine. What the machine's programs print goes to
+// talk. Errors are machine.Run's, and a *statusError where the job has failed.
+func (f *hostFlags) work(ctx context.Context, store *distro.Store, k distro.Kernel, m *target.Module, j *machineJob, result, talk io.Writer, show func(string)) (err error) {
+	params, workload := j.params, j.workload
 	argv := append(append([]string{machine.Self}, j.verb...), "--vm=never")
 	if probe.Trace != nil {
 		argv = append(argv, "-v")
 	}
 	cfg := machine.Config{
-		Kernel: k, Stdout: os.Stderr, Stderr: os.Stderr, Progress: p.show, Memory: f.memory, CPUs: f.cpus, Result: to(m),
+		Kernel: k, Stdout: talk, Stderr: talk, Progress: show, Memory: f.memory, CPUs: f.cpus, Result: result,
 		Timeout: f.timeout, CacheDir: store.Dir, Env: os.Environ(),
 	}
 	for i, name := range j.catalogs {
 		text, err := readCatalog(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		// With the host's root, the file is where it is on the host.
 		to := fmt.Sprintf("/target/catalog%d.toml", i)
 		if len(workload) > 0 {
 			if to, err = filepath.Abs(name); err != nil {
-				return nil, err
+				return err
 			}
 		} else {
 			cfg.Files = append(cfg.Files, machine.File{Name: to, Mode: 0o600, Content: text})
@@ -486,13 +554,13 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 	case j.btf != "" && len(workload) > 0:
 		to, err := filepath.Abs(j.btf)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		argv = append(argv, "--btf", to)
 	case j.btf != "":
 		types, err := os.ReadFile(j.btf)
 		if err != nil {
-			return nil, fmt.Errorf("reading types: %w", err)
+			return fmt.Errorf("reading types: %w", err)
 		}
 		cfg.Files = append(cfg.Files, machine.File{Name: "/target/btf", Mode: 0o600, Content: types})
 		argv = append(argv, "--btf", "/target/btf")
@@ -501,16 +569,16 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 	if len(workload) > 0 {
 		cfg.HostRoot = true
 		if cfg.ArchRoot, err = store.Root(ctx, k); err != nil {
-			return nil, err
+			return err
 		}
 		if cfg.Dir, err = os.Getwd(); err != nil {
-			return nil, err
+			return err
 		}
 		inside = m.Path
 	} else {
 		cfg.Files = append(cfg.Files, machine.File{Name: inside, Mode: 0o600, Content: m.Image()})
 		if err := carryDependencies(&cfg, k, m); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	cfg.Argv = append(append(argv, inside), params...)
@@ -518,14 +586,13 @@ func (f *hostFlags) inMachine(cmd *cobra.Command, name string, why error, j *mac
 		cfg.Argv = append(append(cfg.Argv, "--"), workload...)
 	}
 	res, err := machine.Run(ctx, cfg)
-	p.clear()
 	if err != nil {
-		return nil, machineError(err)
+		return err
 	}
 	if res.ExitStatus != 0 {
-		return nil, &statusError{status: res.ExitStatus}
+		return &statusError{status: res.ExitStatus}
 	}
-	return m, nil
+	return nil
 }
 
 // carryDependencies puts the modules that a target needs into the machine: those
@@ -588,21 +655,31 @@ func readCapture(data *bytes.Buffer) (*session.Capture, error) {
 	return &c, nil
 }
 
-// machineError gives a machine's end its exit status, and prints its oops.
+// machineError gives a machine's end its exit status, and prints its last words.
 func machineError(err error) error {
+	words, crashed := lastWords(err)
+	if !crashed {
+		return err
+	}
+	if words != "" {
+		fmt.Fprintln(os.Stderr, words)
+	}
+	return &statusError{status: exitCrashed, err: err}
+}
+
+// lastWords are those of a machine whose kernel crashed, its oops, or hung.
+func lastWords(err error) (words string, crashed bool) {
 	var crash *machine.CrashError
 	var hang *machine.HangError
 	switch {
 	case errors.As(err, &crash):
-		fmt.Fprintln(os.Stderr, strings.Map(printable, crash.Oops))
+		words = crash.Oops
 	case errors.As(err, &hang):
-		if hang.Console != "" {
-			fmt.Fprintln(os.Stderr, strings.Map(printable, strings.TrimSpace(hang.Console)))
-		}
+		words = strings.TrimSpace(hang.Console)
 	default:
-		return err
+		return "", false
 	}
-	return &statusError{status: exitCrashed, err: err}
+	return strings.Map(printable, words), true
 }
 
 // printable keeps a guest's console from driving ours.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"kedr/internal/session"
+	"kedr/test/pages"
 )
 
 func TestMain(m *testing.M) {
@@ -19,6 +21,12 @@ func TestMain(m *testing.M) {
 }
 
 func TestScript(t *testing.T) {
+	root, err := filepath.Abs(project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := pages.Commands(root, nil)
+	commands["status"] = status
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Condition: func(cond string) (bool, error) {
@@ -27,7 +35,11 @@ func TestScript(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
+		Setup: func(e *testscript.Env) error {
+			// The reports that the formats are tested with.
+			return os.CopyFS(e.WorkDir, os.DirFS("../../internal/report/testdata"))
+		},
+		Cmds: commands,
 	})
 }
 

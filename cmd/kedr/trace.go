@@ -136,7 +136,7 @@ of the probes: what it does not keep leaves no record.
 Exit status: 0 if the trace is whole, 2 for wrong usage, 3 if it could not run, 4 if
 events were lost, 5 if the kernel crashed in the machine.`,
 		Example: `  kedr trace hello-kernel.ko
-  kedr trace --summary ext4 -- sh -c 'mount -o loop disk.img /mnt && umount /mnt'
+  kedr trace --summary ext4 -- sh -c 'modprobe loop; mount -o loop disk.img /mnt && umount /mnt'
   kedr trace --only 'k*alloc*' --where 'size > 4096' mydriver.ko
   kedr trace --errors --site 'mydrv_*' mydriver.ko
   kedr trace -o mydriver.trace mydriver.ko; kedr trace --from mydriver.trace --format chrome -o t.json
@@ -254,7 +254,7 @@ func (f *traceFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Modul
 		go func() { copied <- reader.Copy(over, sink.Record, sink.Flush) }()
 		return nil
 	}
-	return exercise(ctx, k, m, params, workload, arm, func(loadErr error) error {
+	return exercise(ctx, k, m, params, workload, arm, func(loadErr, _ error) error {
 		stop()
 		if err := <-copied; err != nil {
 			return err

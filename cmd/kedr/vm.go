@@ -15,6 +15,13 @@ func newVM() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vm",
 		Short: "Kernels and disposable machines",
+		Long: `The commands of vm fetch kernels of the distribution and what modules for them are
+built with, without installing anything, and run programs of the host in machines with
+these kernels.
+
+Without KVM a kernel boots once: what a machine is like then is kept in
+~/.cache/kedr/machines, 120 MB each and 1 GiB at most, and later machines wake from it.
+To boot anew, remove these files.`,
 		Example: `  kedr vm fetch 6.1 6.12
   kedr vm exec --kernel 6.12 -- uname -a
   go test -exec 'kedr vm exec --kernel 6.1 --' ./...`,
@@ -187,8 +194,10 @@ func newVMExec() *cobra.Command {
 		Use:   "exec [flags] -- CMD [ARG...]",
 		Short: "Run a command in a disposable machine",
 		Long: `Exec runs CMD, a program of the host, in a machine with another kernel. The host's
-files are all there, but nothing that is written reaches the host. The exit status
-is that of CMD; 3 if it could not be run, 5 if the kernel crashed or hung.`,
+files are all there, but nothing that is written reaches the host.
+
+Exit status: that of CMD; 2 for wrong usage, 3 if it could not be run, 5 if the kernel
+crashed or hung.`,
 		Example: `  kedr vm exec --kernel 6.12 -- uname -r
   go test -exec 'kedr vm exec --kernel 6.1 --' ./...`,
 		Args: func(cmd *cobra.Command, args []string) error {

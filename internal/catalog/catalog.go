@@ -76,7 +76,7 @@ type Function struct {
 
 	// Address is the parameter with the address. A function that obtains returns it
 	// where there is none. "a-b" is the address of a's object when b is its offset
-	// there, as kfree_rcu has it up to 6.3.
+	// there, as kfree_rcu has it up to 6.3, and "a->field" the pointer there.
 	Address string `toml:"address"`
 	// Array is the parameter with an array of addresses instead, and Count the one
 	// with its length, or "return".

@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Build builds the modules in a directory for a kernel, by make with args: on the
@@ -42,9 +44,16 @@ func (s *Store) Build(ctx context.Context, k Kernel, dir string, args []string, 
 	args = append([]string{"--no-print-directory", fmt.Sprintf("-j%d", runtime.NumCPU()), "-C", headers, "M=" + dir}, args...)
 	cmd := exec.CommandContext(ctx, "make", args...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.WaitDelay = time.Second
+	// Killed, make would leave its compilers at work.
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = buildEnv(os.Environ())
 	if foreign == nil {
+		if _, err := exec.LookPath("pahole"); err != nil {
+			// Headers that come with the kernel's types (Debian's 6.12) have make write
+			// the module's own, by pahole; nobody here needs these.
+			cmd.Args = append(cmd.Args, "CONFIG_DEBUG_INFO_BTF_MODULES=")
+		}
 		err = cmd.Run()
 	} else {
 		var root string

@@ -161,6 +161,12 @@ func Version(release string) string {
 	return version
 }
 
+// versionRE leaves what is after the number to the package lists.
+var versionRE = regexp.MustCompile(`^\d+(\.\d+)*([-+~][0-9A-Za-z.+~-]*)?(/i386)?$`)
+
+// IsVersion says whether a text can be the version of a kernel, as Fetch takes it.
+func IsVersion(s string) bool { return len(s) <= 100 && versionRE.MatchString(s) }
+
 var digits = regexp.MustCompile(`\d+`)
 
 // CompareReleases orders releases by their numbers, left to right.

@@ -170,3 +170,16 @@ func TestCached(t *testing.T) {
 		t.Error("found 5.10")
 	}
 }
+
+func TestIsVersion(t *testing.T) {
+	for _, v := range []string{"6.1", "6.1-cloud", "6.1-rt", "6.1/i386", "6.1.0-56-686-pae", "6.12.117+deb12-amd64", "7.3.4+deb13-amd64", "6.12~rc1"} {
+		if !IsVersion(v) {
+			t.Errorf("%q is none", v)
+		}
+	}
+	for _, v := range []string{"", "v6.1", "6.1/arm64", "../6.1", "6.1/../x", "6.1 ", "6.1-a/b", "6..1", strings.Repeat("6", 101)} {
+		if IsVersion(v) {
+			t.Errorf("%q is one", v)
+		}
+	}
+}

@@ -161,6 +161,19 @@ func (k *Kernel) PerCPU(name string) (btf.TypeID, error) {
 	return spec.TypeID(v)
 }
 
+// Struct returns the type of a structure, as programs refer to it.
+func (k *Kernel) Struct(name string) (btf.TypeID, error) {
+	s, err := find[*btf.Struct](k, name)
+	if err != nil {
+		return 0, err
+	}
+	spec, err := k.spec()
+	if err != nil {
+		return 0, err
+	}
+	return spec.TypeID(s)
+}
+
 // Function returns the type of a function, as programs that call it refer to it.
 func (k *Kernel) Function(name string) (btf.TypeID, error) {
 	f, err := find[*btf.Func](k, name)

@@ -66,6 +66,22 @@ func FindModule(dir, name string) (string, error) {
 	return found, nil
 }
 
+// Installed lists the names of installed modules, as far as depmod has made a list of
+// them. dir is /lib/modules/<release>.
+func Installed(dir string) []string {
+	b, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		if file, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, ModuleName(file))
+		}
+	}
+	return names
+}
+
 // ModuleBeside returns the file of a module in a directory itself.
 func ModuleBeside(dir, name string) (string, error) {
 	entries, err := os.ReadDir(dir)

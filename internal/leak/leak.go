@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,13 @@ type Report struct {
 	PossibleLeaks    []Leak  `json:"possible_leaks"`
 	UnallocatedFrees []Wrong `json:"unallocated_frees"` // and all other wrong releases
 
+	// What left findings out of the count; see counted.go. All totals are of what was seen.
+	Suppressions []Suppression `json:"suppressions,omitempty"` // those that were used
+	Baseline     string        `json:"baseline,omitempty"`     // the file
+
+	// Sites are all call stacks that obtained something, where that was captured.
+	Sites []Site `json:"sites,omitempty"`
+
 	LostEvents uint64      `json:"lost_events"`
 	Lost       []Lost      `json:"lost"`
 	Unwatched  []Unwatched `json:"unwatched"`
@@ -51,6 +59,8 @@ type Report struct {
 type Target struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
+	// BuildID is the linker's, in hexadecimal; empty where the module has none.
+	BuildID string `json:"build_id,omitempty"`
 }
 
 // Kernel is where it ran.
@@ -64,7 +74,9 @@ type Load struct {
 	ID               uint32  `json:"id"`
 	Core             Address `json:"core"`
 	Init             Address `json:"init"`
-	Loaded           bool    `json:"loaded"` // it still is
+	Loaded           bool    `json:"loaded"`                // it still is
+	LoadedAt         float64 `json:"loaded_at,omitempty"`   // seconds since boot; 0: not known
+	UnloadedAt       float64 `json:"unloaded_at,omitempty"` // likewise; 0: it still is loaded
 	Allocations      uint64  `json:"allocations"`
 	Frees            uint64  `json:"frees"`
 	PossibleLeaks    uint64  `json:"possible_leaks"`
@@ -81,13 +93,20 @@ func (a Address) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%#x", 
 
 // UnmarshalText reads what MarshalText has written.
 func (a *Address) UnmarshalText(b []byte) error {
-	_, err := fmt.Sscanf(string(b), "0x%x", (*uint64)(a))
-	return err
+	digits, ok := strings.CutPrefix(string(b), "0x")
+	n, err := strconv.ParseUint(digits, 16, 64)
+	if !ok || err != nil {
+		return fmt.Errorf("address %q: want 0x and up to 16 hexadecimal digits", b)
+	}
+	*a = Address(n)
+	return nil
 }
 
 // Leak is a call stack whose objects were not given back. The fields of an
 // object are those of the oldest.
 type Leak struct {
+	Fingerprint string `json:"fingerprint"` // see fingerprint.go
+
 	Address  Address  `json:"address"`
 	Size     uint64   `json:"size"`  // of one object, in bytes; 0: unknown
 	Bytes    uint64   `json:"bytes"` // of all
@@ -101,6 +120,10 @@ type Leak struct {
 	Cut      bool     `json:"cut"` // the stack has more frames than are shown
 	Objects  []Object `json:"objects"`
 	Stack    []Frame  `json:"stack"`
+
+	Suppressed string `json:"suppressed,omitempty"` // the suppression's name
+	Known      uint64 `json:"known,omitempty"`      // how many of Count the baseline has, too
+	KnownBytes uint64 `json:"known_bytes,omitempty"`
 }
 
 // Object is one object of a leak.
@@ -112,8 +135,24 @@ type Object struct {
 	Time    float64 `json:"time"` // seconds since boot
 }
 
+// Site is a call stack that obtained something, given back or not.
+type Site struct {
+	Fingerprint      string  `json:"fingerprint"` // as that of what it leaks
+	Kind             string  `json:"kind"`        // "": not known
+	Function         string  `json:"function"`    // that handed it out; "": not known
+	Load             uint32  `json:"load"`
+	Allocations      uint64  `json:"allocations"`
+	AllocatedBytes   uint64  `json:"allocated_bytes"`
+	Outstanding      uint64  `json:"outstanding"` // of the allocations, what was not given back
+	OutstandingBytes uint64  `json:"outstanding_bytes"`
+	Cut              bool    `json:"cut"` // the stack has more frames than are shown
+	Stack            []Frame `json:"stack"`
+}
+
 // Wrong is a call stack that released what it should not have.
 type Wrong struct {
+	Fingerprint string `json:"fingerprint"` // see fingerprint.go
+
 	Wrong    string  `json:"wrong"`   // "unallocated", "double" or "mismatched"
 	Address  Address `json:"address"` // of the first
 	Kind     string  `json:"kind"`
@@ -127,6 +166,9 @@ type Wrong struct {
 	Stack    []Frame `json:"stack"`
 
 	Object *Released `json:"object,omitempty"` // where a target had obtained it
+
+	Suppressed string `json:"suppressed,omitempty"` // the suppression's name
+	Known      uint64 `json:"known,omitempty"`      // how many of Count the baseline has, too
 }
 
 // Released is an object that was released wrongly.
@@ -173,14 +215,51 @@ type Unwatched struct {
 	Reason   string `json:"reason"`
 }
 
-// Clean says whether nothing was found.
-func (r *Report) Clean() bool {
-	return r.PossibleLeaksTotal == 0 && r.UnallocatedFreesTotal == 0 && r.MismatchedTotal == 0
-}
-
 // Incomplete says whether events were lost, so that neither a find nor its
 // absence is certain.
 func (r *Report) Incomplete() bool { return r.LostEvents > 0 || len(r.Unwatched) > 0 }
+
+// Complete fills in what a report that was read may lack: lists are there, also when they
+// are empty, and whatever was found has a fingerprint.
+func (r *Report) Complete() {
+	r.Loads, r.PossibleLeaks, r.UnallocatedFrees = list(r.Loads), list(r.PossibleLeaks), list(r.UnallocatedFrees)
+	r.Lost, r.Unwatched, r.Notes = list(r.Lost), list(r.Unwatched), list(r.Notes)
+	for i := range r.PossibleLeaks {
+		l := &r.PossibleLeaks[i]
+		l.Objects, l.Stack = list(l.Objects), list(l.Stack)
+		if l.Fingerprint == "" {
+			l.Fingerprint = fingerprint("leak", l.Kind, r.Target.Name, l.Stack)
+		}
+	}
+	for i := range r.Sites {
+		s := &r.Sites[i]
+		s.Stack = list(s.Stack)
+		if s.Fingerprint == "" {
+			s.Fingerprint = fingerprint("leak", s.Kind, r.Target.Name, s.Stack)
+		}
+	}
+	for i := range r.UnallocatedFrees {
+		w := &r.UnallocatedFrees[i]
+		w.Stack = list(w.Stack)
+		if w.Fingerprint == "" {
+			w.Fingerprint = fingerprint(w.Wrong, w.Kind, r.Target.Name, w.Stack)
+		}
+		if w.Object != nil {
+			w.Object.Obtained.Stack = list(w.Object.Obtained.Stack)
+			if first := w.Object.First; first != nil {
+				first.Stack = list(first.Stack)
+			}
+		}
+	}
+}
+
+// list is s, or an empty list where there is none: JSON tells the two apart.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
 
 // New makes the reports of the given targets' loads: one report a target, in the
 // capture's order. modules are the targets' files by name; one that is missing
@@ -238,13 +317,11 @@ func (b *builder) report(index int, t session.Target) *Report {
 	c := b.capture
 	r := &Report{
 		Schema: Schema,
-		Target: Target{Name: t.Name, Path: t.Path},
+		Target: Target{Name: t.Name, Path: t.Path, BuildID: t.BuildID},
 		Kernel: Kernel{Release: c.Release, Machine: c.Machine},
 		Settle: c.Settle,
-		// Lists are written as lists, also when they are empty.
-		Loads: []Load{}, PossibleLeaks: []Leak{}, UnallocatedFrees: []Wrong{},
-		Lost: []Lost{}, Unwatched: []Unwatched{}, Notes: []string{},
 	}
+	defer r.Complete() // of lists that stay empty
 	live := make(map[uint32]uint64)
 	for _, o := range c.Objects {
 		live[o.Load]++
@@ -257,6 +334,7 @@ func (b *builder) report(index int, t session.Target) *Report {
 		mine[l.ID] = true
 		r.Loads = append(r.Loads, Load{
 			ID: l.ID, Core: Address(l.Core), Init: Address(l.Init), Loaded: l.Unloaded == 0,
+			LoadedAt: l.Loaded.Seconds(), UnloadedAt: l.Unloaded.Seconds(),
 			Allocations: l.Allocations, Frees: l.Frees,
 			PossibleLeaks: live[l.ID], UnallocatedFrees: l.UnallocatedFree, Mismatched: l.Mismatched,
 		})
@@ -272,7 +350,14 @@ func (b *builder) report(index int, t session.Target) *Report {
 	if c.LoadError != "" {
 		r.Notes = append(r.Notes, "loading failed: "+c.LoadError)
 	}
+	if c.Verified > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d call stacks were known again by comparing, and unwound as well (--verify-stacks)", c.Verified))
+	}
+	if c.WorkloadError != "" {
+		r.Notes = append(r.Notes, "the workload ended with: "+c.WorkloadError+": it may not have done all that it was to do")
+	}
 	b.leaks(r, mine)
+	b.sites(r, mine)
 	b.wrongs(r, mine)
 	for _, l := range c.Lost {
 		if l.Check {
@@ -411,6 +496,7 @@ func (b *builder) stack(id uint64, load uint32, probed string) resolved {
 			r.frames = append(r.frames, out)
 		}
 	}
+	r.frames = list(r.frames)
 	b.frames[key] = r
 	return r
 }

@@ -14,6 +14,7 @@ type frameType byte
 
 const (
 	frameAlive    frameType = 'h' // every second
+	frameReady    frameType = 'y' // the guest waits for its job
 	frameProgress frameType = 'p' // what is being done
 	frameStdout   frameType = 'o'
 	frameStderr   frameType = 'e'

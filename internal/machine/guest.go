@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,11 +23,11 @@ func IsGuest() bool {
 	if os.Getpid() != 1 {
 		return false
 	}
-	_, err := os.Stat(jobFile)
+	_, err := os.Stat(setupFile)
 	return err == nil
 }
 
-// Guest is a machine's init: it makes the machine ready, runs the job's command
+// Guest is a machine's init: it makes the machine ready, runs the command of its job
 // and tells the host how it ended. It does not return.
 func Guest() {
 	if err := guest(); err != nil {
@@ -70,24 +72,24 @@ func guest() error {
 	if err := mountAll([]mount{{"devtmpfs", "/dev", "devtmpfs", ""}}); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(jobFile)
+	b, err := os.ReadFile(setupFile)
 	if err != nil {
 		return err
 	}
-	var j job
-	if err := json.Unmarshal(b, &j); err != nil {
-		return fmt.Errorf("reading the job: %w", err)
+	var s setup
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("reading what to set up: %w", err)
 	}
-	if err := loadModules(j.PortModules); err != nil {
+	if err := loadModules(s.PortModules); err != nil {
 		return err
 	}
-	port, err := openPort()
+	port, err := openPort(portOut, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	frames := &frameWriter{w: port}
 	frames.write(frameAlive, nil)
-	status, err := work(&j, frames)
+	status, err := obey(&s, frames)
 	if err != nil {
 		frames.write(frameFailed, []byte(err.Error()))
 	} else {
@@ -98,23 +100,84 @@ func guest() error {
 	return err
 }
 
-// openPort opens the virtio port, the only one. It appears a moment after its
-// driver, and can be opened a moment after that (ENXIO; add_port in
-// drivers/char/virtio_console.c).
-func openPort() (*os.File, error) {
+// obey makes the machine ready, waits for its job, and does it.
+func obey(s *setup, frames *frameWriter) (int, error) {
+	if err := loadModules(s.Modules); err != nil {
+		return 0, err
+	}
+	orders, err := openPort(portIn, unix.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	frames.write(frameReady, nil)
+	// Here a machine may be laid to sleep, and woken many times.
+	j, err := receiveJob(bufio.NewReaderSize(&portReader{file: orders}, 64<<10), "/")
+	if err != nil {
+		return 0, err
+	}
+	frames.write(frameAlive, nil)
+	awake(j)
+	return work(j, frames)
+}
+
+// awake tells the kernel the time, and makes its random numbers differ from those of
+// other machines that have slept the same sleep.
+func awake(j *job) {
+	now := unix.NsecToTimespec(j.Time)
+	unix.ClockSettime(unix.CLOCK_REALTIME, &now)
+	// struct rand_pool_info (include/uapi/linux/random.h): bits of entropy, bytes, the bytes.
+	info := binary.NativeEndian.AppendUint32(nil, uint32(8*len(j.Seed)))
+	info = binary.NativeEndian.AppendUint32(info, uint32(len(j.Seed)))
+	info = append(info, j.Seed...)
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&info[0])))
+	unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0)
+}
+
+// The virtio ports, numbered as the emulator is given them.
+const (
+	portOut = 1 // the guest's frames
+	portIn  = 2 // the guest's job
+)
+
+// openPort opens a virtio port. It appears a moment after its driver, and can be opened
+// a moment after that (ENXIO; add_port in drivers/char/virtio_console.c).
+func openPort(port, how int) (*os.File, error) {
 	err := errors.New("no virtio port to the host appeared")
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		names, _ := filepath.Glob("/dev/vport*p*")
+		names, _ := filepath.Glob(fmt.Sprintf("/dev/vport*p%d", port))
 		if len(names) == 0 {
 			continue
 		}
 		var fd int
-		if fd, err = unix.Open(names[0], unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+		if fd, err = unix.Open(names[0], how|unix.O_CLOEXEC, 0); err == nil {
 			return os.NewFile(uintptr(fd), names[0]), nil
 		}
 		err = fmt.Errorf("opening %s: %w", names[0], err)
 	}
 	return nil, err
+}
+
+// portReader reads from a port, which is at its end until the kernel has been told that
+// there is a host (port_fops_read in drivers/char/virtio_console.c).
+type portReader struct {
+	file    *os.File
+	started bool
+}
+
+func (p *portReader) Read(b []byte) (int, error) {
+	for {
+		n, err := p.file.Read(b)
+		p.started = p.started || n > 0
+		if p.started || !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func work(j *job, frames *frameWriter) (int, error) {
@@ -123,9 +186,6 @@ func work(j *job, frames *frameWriter) (int, error) {
 			frames.write(frameAlive, nil)
 		}
 	}()
-	if err := loadModules(j.Modules); err != nil {
-		return 0, err
-	}
 	root := ""
 	if j.RootFS != "" {
 		var err error

@@ -53,8 +53,8 @@ func (a *archive) file(name string, mode fs.FileMode, content []byte) error {
 	return err
 }
 
-// writeInitramfs makes the machine's initramfs for a job.
-func writeInitramfs(out io.Writer, c *Config, j *job) error {
+// writeInitramfs makes the machine's initramfs, in which there is nothing of its job yet.
+func writeInitramfs(out io.Writer, c *Config) error {
 	buf := bufio.NewWriterSize(out, 1<<20)
 	a := &archive{w: cpio.NewWriter(buf), dirs: make(map[string]bool)}
 	self, err := c.program()
@@ -80,26 +80,21 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 	if err != nil {
 		return err
 	}
-	j.RootFS, j.Overlay = c.rootFS, c.ArchRoot != ""
 	// resolve keeps their order: the port's come first.
 	port, err := resolve(c.Kernel, portModules)
 	if err != nil {
 		return err
 	}
+	var s setup
 	for i, m := range mods {
 		name := "/modules/" + m.Name + ".ko"
 		if err := a.file(name, 0o644, m.Image()); err != nil {
 			return err
 		}
 		if i < len(port) {
-			j.PortModules = append(j.PortModules, name)
+			s.PortModules = append(s.PortModules, name)
 		} else {
-			j.Modules = append(j.Modules, name)
-		}
-	}
-	for _, f := range c.Files {
-		if err := a.file(f.Name, f.Mode, f.Content); err != nil {
-			return err
+			s.Modules = append(s.Modules, name)
 		}
 	}
 	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "host", "layer", "root"} {
@@ -107,17 +102,17 @@ func writeInitramfs(out io.Writer, c *Config, j *job) error {
 			return err
 		}
 	}
-	b, err := json.Marshal(j)
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	if err := a.file(jobFile, 0o600, b); err != nil {
+	if err := a.file(setupFile, 0o600, b); err != nil {
 		return err
 	}
 	return errors.Join(a.w.Close(), buf.Flush())
 }
 
-// portModules drive the port on which the guest speaks.
+// portModules drive the ports to the host.
 var portModules = []string{"virtio_pci", "virtio_console"}
 
 // wanted names the modules to load first.

@@ -1,8 +1,8 @@
 package machine
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,10 +47,12 @@ type Config struct {
 	Accel  string // "kvm" or "tcg"; "": what works
 	// Timeout ends the machine after so long; 0: never.
 	Timeout time.Duration
-	// CacheDir is where it is remembered whether KVM works.
+	// CacheDir is where it is remembered whether KVM works, and where machines sleep
+	// whose kernels have booted.
 	CacheDir string
 
-	rootFS string // by which file system the host's root comes, with HostRoot
+	rootFS  string // by which file system the host's root comes, with HostRoot
+	version []byte // what the emulator says of itself
 }
 
 // File is a file to put into the machine.
@@ -87,14 +89,6 @@ func (e *HangError) Error() string {
 	return fmt.Sprintf("the machine has given no sign of life for %v", e.After)
 }
 
-// emulator is the program that runs a kernel.
-func (c *Config) emulator() string {
-	if c.Kernel.Arch() == distro.I386 {
-		return "qemu-system-i386"
-	}
-	return "qemu-system-x86_64"
-}
-
 // ProgramEnv names a kedr for 32-bit kernels.
 const ProgramEnv = "KEDR_386"
 
@@ -119,8 +113,13 @@ const (
 	// that works does so in a tenth of it.
 	bootPatience = 4 * time.Second
 	// silence is how long a working machine may give no sign of life; it gives
-	// one every second.
+	// one every second. Time in which the emulator gets no CPU does not count.
 	silence = 60 * time.Second
+	// longestSilence is that with such time.
+	longestSilence = 5 * time.Minute
+	// countedSilence is that where time goes by the instruction: a second of the
+	// machine's takes ten here, and more on a busy host.
+	countedSilence = 10 * time.Minute
 	// maxBoots is how often a kernel may crash before its init runs.
 	maxBoots = 3
 	// maxConsole bounds what is kept of the console: its end.
@@ -162,13 +161,28 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		c.rememberAccel("tcg")
 		c.Accel = "tcg"
 	}
+	if c.Accel == "tcg" {
+		c.askVersion()
+	}
+	maySleep := true
 	for try := 1; ; try++ {
 		m := &guestProcess{config: &c, accel: c.Accel, initrd: initrd}
+		if maySleep {
+			m.sleep = m.bed()
+		}
 		res, err := m.run(ctx)
+		// A state that does not wake, or that can't be written, is done without.
+		var hang *HangError
+		late := errors.As(err, &hang) && hang.Timeout
+		if err != nil && !late && ctx.Err() == nil && (m.woken && m.lastSign.Load() == 0 || errors.Is(err, errSleep)) {
+			maySleep = m.woken && os.Remove(m.sleep.file) == nil
+			continue
+		}
 		// KVM may have worked once, and be taken away since.
 		if err != nil && m.lastSign.Load() == 0 && c.Accel == "kvm" && !chosen && ctx.Err() == nil {
 			c.rememberAccel("tcg")
 			c.Accel = "tcg"
+			c.askVersion()
 			continue
 		}
 		// A kernel that dies before it has come to us is not the command's doing.
@@ -194,48 +208,11 @@ func (c *Config) makeInitramfs() (*os.File, error) {
 		return nil, fmt.Errorf("no memory for the machine's initramfs: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "initramfs")
-	j := &job{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Result: c.Result != nil, Lib: c.Kernel.Modules()}
-	if err := writeInitramfs(f, c, j); err != nil {
+	if err := writeInitramfs(f, c); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("making the machine's initramfs: %w", err)
 	}
 	return f, nil
-}
-
-// accelFile remembers what works, until the host boots anew.
-func (c *Config) accelFile() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil || c.CacheDir == "" {
-		return ""
-	}
-	return filepath.Join(c.CacheDir, "accel-"+string(bytes.TrimSpace(id)))
-}
-
-func (c *Config) rememberedAccel() string {
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
-		return "tcg"
-	} else {
-		f.Close()
-	}
-	b, _ := os.ReadFile(c.accelFile())
-	switch a := string(b); a {
-	case "kvm", "tcg":
-		return a
-	}
-	return ""
-}
-
-func (c *Config) rememberAccel(accel string) {
-	name := c.accelFile()
-	if name == "" {
-		return
-	}
-	old, _ := filepath.Glob(filepath.Join(c.CacheDir, "accel-*"))
-	for _, o := range old {
-		os.Remove(o)
-	}
-	os.MkdirAll(c.CacheDir, 0o755)
-	os.WriteFile(name, []byte(accel), 0o600)
 }
 
 // guestProcess is one run of the emulator.
@@ -245,6 +222,8 @@ type guestProcess struct {
 	initrd   *os.File
 	patience time.Duration // for the first sign of life; 0: as for any other
 
+	sleep  *bed   // where the machine's state is, or is to be; nil: nowhere
+	woken  bool   // it comes from there
 	socket string // of the server of the host's root, with virtiofs
 
 	console  tail
@@ -259,69 +238,28 @@ func orDefault(n, def int) int {
 	return def
 }
 
-func (g *guestProcess) args() []string {
-	c := g.config
-	cmdline := "console=ttyS0 panic=-1 oops=panic hung_task_panic=1 loglevel=5"
-	if g.patience == 0 {
-		cmdline += " quiet"
-	}
-	// One thread for all CPUs: as fast as one for each, where a boot is what takes
-	// the time, and the kernel's patching of its own code can't be overtaken.
-	accel := "tcg,thread=single"
-	cpu := "max"
-	if g.accel == "kvm" {
-		accel, cpu = "kvm", "host"
-	}
-	cpus := orDefault(c.CPUs, 2)
-	var clock []string
-	if c.Icount {
-		cpus, clock = 1, []string{"-icount", "shift=0,sleep=off"}
-	}
-	memory := strconv.Itoa(orDefault(c.Memory, 1024))
-	args := []string{
-		"-accel", accel, "-cpu", cpu,
-		"-smp", strconv.Itoa(cpus), "-m", memory,
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-serial", "stdio",
-		"-chardev", "file,id=job,path=/dev/fd/3",
-		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=job",
-		"-kernel", c.Kernel.Image(), "-initrd", "/proc/self/fd/4", "-append", cmdline,
-	}
-	args = append(args, clock...)
-	switch c.rootFS {
-	case root9p:
-		args = append(args, "-virtfs", "local,path=/,mount_tag="+hostTag+",security_model=none,readonly=on,multidevs=remap")
-		if c.ArchRoot != "" {
-			args = append(args, "-virtfs", "local,path="+c.ArchRoot+",mount_tag="+archTag+",security_model=none,readonly=on,multidevs=remap")
-		}
-	case rootVirtioFS:
-		// The server of the files reads and writes the machine's memory.
-		args = append(args,
-			"-object", "memory-backend-memfd,id=memory,share=on,size="+memory+"M", "-machine", "memory-backend=memory",
-			"-chardev", "socket,id=root,abstract=on,path="+g.socket, "-device", "vhost-user-fs-pci,chardev=root,tag="+hostTag)
-	}
-	return args
-}
-
 func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	c := g.config
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
+	// A child is killed when the thread goes that has started it, and one that another
+	// goroutine was locked to does go: so this one is kept until the machine has ended.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if c.rootFS == rootVirtioFS {
 		stop, err := g.serveRoot()
 		if err != nil {
-			w.Close()
 			return nil, err
 		}
 		defer stop()
 	}
-	cmd := exec.CommandContext(ctx, c.emulator(), g.args()...)
-	cmd.ExtraFiles = []*os.File{w, g.initrd} // descriptors 3 and 4
+	w, err := g.wire()
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	cmd := exec.CommandContext(ctx, c.emulator(), w.args...)
+	cmd.ExtraFiles = w.theirs
 	cmd.Stdout = &g.console
 	var complaints tail
 	cmd.Stderr = &complaints
@@ -329,9 +267,13 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.WaitDelay = time.Second
 	g.started = time.Now()
-	c.progress("booting %s (%s)", c.Kernel.Release, g.accel)
+	doing := "booting"
+	if g.woken {
+		doing = "waking"
+	}
+	c.progress("%s %s (%s)", doing, c.Kernel.Release, g.accel)
 	err = cmd.Start()
-	w.Close()
+	w.closeTheirs()
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.emulator(), err)
 	}
@@ -339,12 +281,29 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 	watch := make(chan struct{})
 	go func() {
 		defer close(watch)
-		if h := g.watch(ctx); h != nil {
+		if h := g.watch(ctx, cmd.Process.Pid); h != nil {
 			stopped.Store(h)
 			cancel()
 		}
 	}()
-	res, failure := g.listen(r)
+	ordered := g.woken
+	if ordered {
+		go g.order(w.orders)
+	}
+	res, failure := g.listen(w.frames, func() error {
+		if ordered {
+			return nil // what has its job may say anything
+		}
+		ordered = true
+		if w.monitor != nil {
+			c.progress("keeping %s as it has booted, for the next time", c.Kernel.Release)
+			if err := g.sleep.lay(w.monitor); errors.Is(err, errSleep) && ctx.Err() == nil {
+				return err
+			}
+		}
+		go g.order(w.orders)
+		return nil
+	})
 	parent := ctx.Err()
 	cancel()
 	waitErr := cmd.Wait()
@@ -382,7 +341,11 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 
 // watch waits for silence or the time limit, and returns nil when the machine
 // has ended by itself.
-func (g *guestProcess) watch(ctx context.Context) *HangError {
+func (g *guestProcess) watch(ctx context.Context, pid int) *HangError {
+	silent := silenceWatch{limit: silence, most: longestSilence, queued: func() map[int]time.Duration { return queued(pid) }}
+	if g.config.Icount {
+		silent.limit, silent.most = countedSilence, countedSilence
+	}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -399,15 +362,31 @@ func (g *guestProcess) watch(ctx context.Context) *HangError {
 		if g.patience > 0 && sign == 0 && now > g.patience && g.console.len() == 0 {
 			return &HangError{After: g.patience}
 		}
-		if now-sign > silence {
-			return &HangError{After: silence}
+		if silent.over(now, sign) {
+			return &HangError{After: (now - sign).Round(time.Second)}
 		}
 	}
 }
 
-// listen reads the guest's frames to the last. Both results are nil where the
-// machine ended without one.
-func (g *guestProcess) listen(r io.Reader) (*Result, error) {
+// order sends the machine its job. That it does not take it shows in what it says.
+func (g *guestProcess) order(to io.Writer) {
+	c := g.config
+	// A link would lead elsewhere in the machine.
+	lib, err := filepath.EvalSymlinks(c.Kernel.Modules())
+	if err != nil {
+		lib = c.Kernel.Modules()
+	}
+	j := &job{
+		Argv: c.Argv, Env: c.Env, Dir: c.Dir, Result: c.Result != nil, Lib: lib,
+		RootFS: c.rootFS, Overlay: c.ArchRoot != "", Time: time.Now().UnixNano(), Seed: make([]byte, 32),
+	}
+	rand.Read(j.Seed)
+	j.send(to, c.Files)
+}
+
+// listen reads the guest's frames to the last, and calls ready when it waits for its job.
+// Both results are nil where the machine ended without one.
+func (g *guestProcess) listen(r io.Reader, ready func() error) (*Result, error) {
 	c := g.config
 	for {
 		typ, b, err := readFrame(r)
@@ -421,6 +400,10 @@ func (g *guestProcess) listen(r io.Reader) (*Result, error) {
 			c.progress("running in %s (%s)", c.Kernel.Release, g.accel)
 		}
 		switch typ {
+		case frameReady:
+			if err := ready(); err != nil {
+				return nil, err
+			}
 		case frameStdout:
 			writeTo(c.Stdout, b)
 		case frameStderr:

@@ -99,6 +99,10 @@ type Probe struct {
 	Counted   bool
 	Succeeds  string // as in the catalog
 
+	// Pointer: the address is not argument Address, but the pointer at PointerOffset
+	// in the structure that it points to.
+	Pointer       bool
+	PointerOffset uint32
 	// Last is the argument with a reference count at LastOffset.
 	Last       uint8
 	LastOffset uint32
@@ -489,7 +493,7 @@ func (b *builder) function(f *catalog.Function, symbol string) (Probe, error) {
 			}
 		}
 	case f.Address != "":
-		if err := address(&p, params, f.Address); err != nil {
+		if err := b.address(&p, params, f.Address); err != nil {
 			return p, err
 		}
 	}
@@ -538,8 +542,17 @@ func (b *builder) field(params []kernel.Param, expr string) (uint8, uint32, erro
 	return i, off, err
 }
 
-func address(p *Probe, params []kernel.Param, expr string) error {
+func (b *builder) address(p *Probe, params []kernel.Param, expr string) error {
 	for _, alt := range catalog.Alternatives(expr) {
+		if head, _, member := strings.Cut(alt, "->"); member {
+			if _, ok := index(params, head); !ok {
+				continue
+			}
+			var err error
+			p.From, p.Pointer = FromArg, true
+			p.Address, p.PointerOffset, err = b.field(params, alt)
+			return err
+		}
 		head, off, minus := strings.Cut(alt, "-")
 		a, ok := index(params, head)
 		if !ok {

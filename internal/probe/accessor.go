@@ -15,12 +15,9 @@ type Accessors struct{ set *Set }
 
 // ReadAccessors makes ready to read the kernel's code. Close it.
 func ReadAccessors(k *kernel.Kernel) (*Accessors, error) {
-	spec, err := loadKedr()
+	spec, err := readCompiled()
 	if err != nil {
-		return nil, fmt.Errorf("reading the programs: %w", err)
-	}
-	if Trace == nil {
-		strip(spec)
+		return nil, err
 	}
 	s := &Set{spec: spec, kernel: k}
 	s.layout.Word = uint32(k.Word())

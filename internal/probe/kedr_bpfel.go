@@ -19,6 +19,12 @@ type kedrAnswer struct {
 	Word [255]uint64
 }
 
+type kedrEvent struct {
+	_    structs.HostLayout
+	Key  uint64
+	Addr uint64
+}
+
 type kedrFreed struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -49,14 +55,52 @@ type kedrKernelLayout struct {
 	Jumps         uint32
 	PercpuCount   uint32
 	TaskComm      uint32
-	TaskPid       uint32
-	TaskTgid      uint32
-	TaskCpu       uint32
 	FuncArgs      uint32
+	FrameType     uint32
 	Word          uint32
 	FramePointers uint32
 	StackShift    uint32
+	Loops         uint32
+	Sections      uint32
 	VmallocBase   uint64
+}
+
+type kedrKnownBucket struct {
+	_        structs.HostLayout
+	Failures uint64
+	Way      [8]struct {
+		_        structs.HostLayout
+		State    uint64
+		Ret      uint64
+		Tag      uint64
+		Site     uint64
+		Id       uint64
+		Words    uint32
+		Pointers uint32
+		Span     uint64
+		Word     [48]struct {
+			_     structs.HostLayout
+			Value uint64
+			At    uint64
+		}
+		Pointer [6]struct {
+			_     structs.HostLayout
+			Value uint64
+			At    uint64
+		}
+	}
+}
+
+type kedrKnownSpec struct {
+	_      structs.HostLayout
+	On     uint32
+	Verify uint32
+	Entry  [2]struct {
+		_    structs.HostLayout
+		Base uint64
+		Size uint64
+	}
+	Tracer [4]uint64
 }
 
 type kedrLoad struct {
@@ -135,55 +179,48 @@ type kedrParty struct {
 	Comm     [16]int8
 }
 
-type kedrPending struct {
-	_     structs.HostLayout
-	N     uint32
-	Pad   uint32
-	Event [8]struct {
-		_    structs.HostLayout
-		Ctx  uint64
-		Addr uint64
-	}
-}
-
 type kedrProbeSpec struct {
-	_           structs.HostLayout
-	Id          uint32
-	Targets     uint32
-	Function    uint64
-	Args        uint8
-	From        uint8
-	Space       uint8
-	Address     uint8
-	Count       uint8
-	SizeFrom    uint8
-	SizeA       uint8
-	SizeB       uint8
-	SizeOffset  uint32
-	CallSite    uint8
-	SkipIf      uint8
-	Replaces    uint8
-	Tracepoint  uint8
-	Twin        uint8
-	Throughs    uint8
-	CheckOnly   uint8
-	Tag         uint8
-	Counted     uint8
-	Foreign     uint8
-	Succeeds    uint8
-	Owner       uint8
-	Last        uint8
-	List        uint8
-	Fills       uint8
-	CompareSize uint8
-	Narrow      uint8
-	Tails       uint8
-	_           [2]byte
-	Kinds       uint32
-	LastOffset  uint32
-	Inside      uint32
-	Link        uint32
-	Through     [32]struct {
+	_             structs.HostLayout
+	Id            uint32
+	Targets       uint32
+	Function      uint64
+	Args          uint8
+	From          uint8
+	Space         uint8
+	Address       uint8
+	Count         uint8
+	SizeFrom      uint8
+	SizeA         uint8
+	SizeB         uint8
+	SizeOffset    uint32
+	CallSite      uint8
+	SkipIf        uint8
+	Replaces      uint8
+	Tracepoint    uint8
+	Twin          uint8
+	Throughs      uint8
+	CheckOnly     uint8
+	Tag           uint8
+	Counted       uint8
+	Foreign       uint8
+	Succeeds      uint8
+	Owner         uint8
+	Last          uint8
+	List          uint8
+	Fills         uint8
+	CompareSize   uint8
+	Narrow        uint8
+	Pointer       uint8
+	Tails         uint8
+	_             [1]byte
+	Kinds         uint32
+	LastOffset    uint32
+	Inside        uint32
+	PointerOffset uint32
+	Link          uint32
+	_             [4]byte
+	ThroughSpan   uint64
+	Through       [32]struct {
 		_    structs.HostLayout
 		Base uint64
 		Size uint64
@@ -205,16 +242,34 @@ type kedrRange struct {
 	Size uint64
 }
 
+type kedrRingChunk struct {
+	_    structs.HostLayout
+	Data [66560]int8
+}
+
+type kedrRingSpec struct {
+	_      structs.HostLayout
+	Bytes  uint32
+	Chunks uint32
+}
+
+type kedrRingState struct {
+	_        structs.HostLayout
+	Produced uint64
+	_        [56]byte
+	Consumed uint64
+	_        [56]byte
+}
+
 type kedrScratch struct {
 	_      structs.HostLayout
 	Depth  uint32
 	Room   uint32
-	Pad    uint32
-	Skip   uint32
 	Stack  kedrStack
 	Object kedrObject
 	Wrong  kedrWrong
 	String [4096]int8
+	Copied uint64
 }
 
 type kedrSite struct {
@@ -283,6 +338,7 @@ type kedrTraceCount struct {
 
 type kedrTraceEvent struct {
 	_        structs.HostLayout
+	Mark     uint64
 	What     uint8
 	Context  uint8
 	Target   uint8
@@ -331,8 +387,9 @@ type kedrTraceSpec struct {
 	Accounted uint8
 	Unprobed  uint8
 	Kprobe    uint8
+	Direct    uint8
 	Life      uint8
-	_         [2]byte
+	_         [1]byte
 	Capture   [8]struct {
 		_      structs.HostLayout
 		From   uint8
@@ -367,11 +424,11 @@ const (
 	kedrMapAnswer                 = "answer"
 	kedrMapElsewhere              = "elsewhere"
 	kedrMapFreed                  = "freed"
+	kedrMapKnown                  = "known"
 	kedrMapLoads                  = "loads"
 	kedrMapNotes                  = "notes"
 	kedrMapObjects                = "objects"
 	kedrMapOpenCalls              = "open_calls"
-	kedrMapPending                = "pending"
 	kedrMapScratch                = "scratch"
 	kedrMapSites                  = "sites"
 	kedrMapStacks                 = "stacks"
@@ -381,6 +438,7 @@ const (
 	kedrMapTraceEvents            = "trace_events"
 	kedrMapTraceOpen              = "trace_open"
 	kedrMapTracePaired            = "trace_paired"
+	kedrMapTraceRing              = "trace_ring"
 	kedrMapTraceSites             = "trace_sites"
 	kedrMapWrongs                 = "wrongs"
 	kedrProgArgument              = "argument"
@@ -424,24 +482,33 @@ const (
 	kedrProgTraceSiteCall         = "trace_site_call"
 	kedrProgTraceSiteReturn       = "trace_site_return"
 	kedrVarAsker                  = "asker"
+	kedrVarCrowded                = "crowded"
 	kedrVarDepths                 = "depths"
+	kedrVarEvents                 = "events"
 	kedrVarFileTarget             = "file_target"
 	kedrVarFilter                 = "filter"
+	kedrVarKnowing                = "knowing"
 	kedrVarLayout                 = "layout"
+	kedrVarLed                    = "led"
 	kedrVarLoadCount              = "load_count"
 	kedrVarLoaded                 = "loaded"
 	kedrVarLost                   = "lost"
 	kedrVarNoted                  = "noted"
+	kedrVarOwnAddress             = "own_address"
 	kedrVarPageOffsetBase         = "page_offset_base"
+	kedrVarPaired                 = "paired"
 	kedrVarPreemptCount           = "preempt_count"
 	kedrVarRan                    = "ran"
 	kedrVarRanges                 = "ranges"
 	kedrVarRescued                = "rescued"
+	kedrVarRing                   = "ring"
+	kedrVarRinging                = "ringing"
 	kedrVarSpec                   = "spec"
 	kedrVarTraceBusy              = "trace_busy"
 	kedrVarTraceNothing           = "trace_nothing"
 	kedrVarTraceSlots             = "trace_slots"
 	kedrVarTracing                = "tracing"
+	kedrVarVerified               = "verified"
 	kedrVarVmemmapBase            = "vmemmap_base"
 )
 
@@ -536,11 +603,11 @@ type kedrMapSpecs struct {
 	Answer      *ebpf.MapSpec `ebpf:"answer"`
 	Elsewhere   *ebpf.MapSpec `ebpf:"elsewhere"`
 	Freed       *ebpf.MapSpec `ebpf:"freed"`
+	Known       *ebpf.MapSpec `ebpf:"known"`
 	Loads       *ebpf.MapSpec `ebpf:"loads"`
 	Notes       *ebpf.MapSpec `ebpf:"notes"`
 	Objects     *ebpf.MapSpec `ebpf:"objects"`
 	OpenCalls   *ebpf.MapSpec `ebpf:"open_calls"`
-	Pending     *ebpf.MapSpec `ebpf:"pending"`
 	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
 	Sites       *ebpf.MapSpec `ebpf:"sites"`
 	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
@@ -550,6 +617,7 @@ type kedrMapSpecs struct {
 	TraceEvents *ebpf.MapSpec `ebpf:"trace_events"`
 	TraceOpen   *ebpf.MapSpec `ebpf:"trace_open"`
 	TracePaired *ebpf.MapSpec `ebpf:"trace_paired"`
+	TraceRing   *ebpf.MapSpec `ebpf:"trace_ring"`
 	TraceSites  *ebpf.MapSpec `ebpf:"trace_sites"`
 	Wrongs      *ebpf.MapSpec `ebpf:"wrongs"`
 }
@@ -559,24 +627,33 @@ type kedrMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrVariableSpecs struct {
 	Asker          *ebpf.VariableSpec `ebpf:"asker"`
+	Crowded        *ebpf.VariableSpec `ebpf:"crowded"`
 	Depths         *ebpf.VariableSpec `ebpf:"depths"`
+	Events         *ebpf.VariableSpec `ebpf:"events"`
 	FileTarget     *ebpf.VariableSpec `ebpf:"file_target"`
 	Filter         *ebpf.VariableSpec `ebpf:"filter"`
+	Knowing        *ebpf.VariableSpec `ebpf:"knowing"`
 	Layout         *ebpf.VariableSpec `ebpf:"layout"`
+	Led            *ebpf.VariableSpec `ebpf:"led"`
 	LoadCount      *ebpf.VariableSpec `ebpf:"load_count"`
 	Loaded         *ebpf.VariableSpec `ebpf:"loaded"`
 	Lost           *ebpf.VariableSpec `ebpf:"lost"`
 	Noted          *ebpf.VariableSpec `ebpf:"noted"`
+	OwnAddress     *ebpf.VariableSpec `ebpf:"own_address"`
 	PageOffsetBase *ebpf.VariableSpec `ebpf:"page_offset_base"`
+	Paired         *ebpf.VariableSpec `ebpf:"paired"`
 	PreemptCount   *ebpf.VariableSpec `ebpf:"preempt_count"`
 	Ran            *ebpf.VariableSpec `ebpf:"ran"`
 	Ranges         *ebpf.VariableSpec `ebpf:"ranges"`
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
+	Ring           *ebpf.VariableSpec `ebpf:"ring"`
+	Ringing        *ebpf.VariableSpec `ebpf:"ringing"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
 	TraceBusy      *ebpf.VariableSpec `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.VariableSpec `ebpf:"trace_slots"`
 	Tracing        *ebpf.VariableSpec `ebpf:"tracing"`
+	Verified       *ebpf.VariableSpec `ebpf:"verified"`
 	VmemmapBase    *ebpf.VariableSpec `ebpf:"vmemmap_base"`
 }
 
@@ -603,11 +680,11 @@ type kedrMaps struct {
 	Answer      *ebpf.Map `ebpf:"answer"`
 	Elsewhere   *ebpf.Map `ebpf:"elsewhere"`
 	Freed       *ebpf.Map `ebpf:"freed"`
+	Known       *ebpf.Map `ebpf:"known"`
 	Loads       *ebpf.Map `ebpf:"loads"`
 	Notes       *ebpf.Map `ebpf:"notes"`
 	Objects     *ebpf.Map `ebpf:"objects"`
 	OpenCalls   *ebpf.Map `ebpf:"open_calls"`
-	Pending     *ebpf.Map `ebpf:"pending"`
 	Scratch     *ebpf.Map `ebpf:"scratch"`
 	Sites       *ebpf.Map `ebpf:"sites"`
 	Stacks      *ebpf.Map `ebpf:"stacks"`
@@ -617,6 +694,7 @@ type kedrMaps struct {
 	TraceEvents *ebpf.Map `ebpf:"trace_events"`
 	TraceOpen   *ebpf.Map `ebpf:"trace_open"`
 	TracePaired *ebpf.Map `ebpf:"trace_paired"`
+	TraceRing   *ebpf.Map `ebpf:"trace_ring"`
 	TraceSites  *ebpf.Map `ebpf:"trace_sites"`
 	Wrongs      *ebpf.Map `ebpf:"wrongs"`
 }
@@ -626,11 +704,11 @@ func (m *kedrMaps) Close() error {
 		m.Answer,
 		m.Elsewhere,
 		m.Freed,
+		m.Known,
 		m.Loads,
 		m.Notes,
 		m.Objects,
 		m.OpenCalls,
-		m.Pending,
 		m.Scratch,
 		m.Sites,
 		m.Stacks,
@@ -640,6 +718,7 @@ func (m *kedrMaps) Close() error {
 		m.TraceEvents,
 		m.TraceOpen,
 		m.TracePaired,
+		m.TraceRing,
 		m.TraceSites,
 		m.Wrongs,
 	)
@@ -650,24 +729,33 @@ func (m *kedrMaps) Close() error {
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrVariables struct {
 	Asker          *ebpf.Variable `ebpf:"asker"`
+	Crowded        *ebpf.Variable `ebpf:"crowded"`
 	Depths         *ebpf.Variable `ebpf:"depths"`
+	Events         *ebpf.Variable `ebpf:"events"`
 	FileTarget     *ebpf.Variable `ebpf:"file_target"`
 	Filter         *ebpf.Variable `ebpf:"filter"`
+	Knowing        *ebpf.Variable `ebpf:"knowing"`
 	Layout         *ebpf.Variable `ebpf:"layout"`
+	Led            *ebpf.Variable `ebpf:"led"`
 	LoadCount      *ebpf.Variable `ebpf:"load_count"`
 	Loaded         *ebpf.Variable `ebpf:"loaded"`
 	Lost           *ebpf.Variable `ebpf:"lost"`
 	Noted          *ebpf.Variable `ebpf:"noted"`
+	OwnAddress     *ebpf.Variable `ebpf:"own_address"`
 	PageOffsetBase *ebpf.Variable `ebpf:"page_offset_base"`
+	Paired         *ebpf.Variable `ebpf:"paired"`
 	PreemptCount   *ebpf.Variable `ebpf:"preempt_count"`
 	Ran            *ebpf.Variable `ebpf:"ran"`
 	Ranges         *ebpf.Variable `ebpf:"ranges"`
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
+	Ring           *ebpf.Variable `ebpf:"ring"`
+	Ringing        *ebpf.Variable `ebpf:"ringing"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
 	TraceBusy      *ebpf.Variable `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.Variable `ebpf:"trace_slots"`
 	Tracing        *ebpf.Variable `ebpf:"tracing"`
+	Verified       *ebpf.Variable `ebpf:"verified"`
 	VmemmapBase    *ebpf.Variable `ebpf:"vmemmap_base"`
 }
 

@@ -91,9 +91,9 @@ func OpenPinned(dir string, k *kernel.Kernel) (set *Set, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil && errors.Is(err, unix.EPERM) {
 		return nil, ErrNotPermitted
 	}
-	spec, err := loadKedr()
+	spec, err := readCompiled()
 	if err != nil {
-		return nil, fmt.Errorf("reading the programs: %w", err)
+		return nil, err
 	}
 	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), bss: make(map[string]*ebpf.VariableSpec)}
 	defer func() {

@@ -26,6 +26,7 @@ import (
 	"kedr/internal/catalog"
 	"kedr/internal/kernel"
 	"kedr/internal/plan"
+	"kedr/internal/probe/fold"
 	"kedr/internal/target"
 )
 
@@ -46,7 +47,9 @@ type Options struct {
 	MaxStacks  uint32 // different call stacks; 0: 16384
 	Files      bool   // make the files of a detached session possible
 	Kprobes    bool   // use no trampolines; implied where the kernel has no BTF
-	Trace      TraceOptions
+	// VerifyStacks has call stacks that are known again by comparing unwound as well.
+	VerifyStacks bool
+	Trace        TraceOptions
 }
 
 // Attached is a probe at work.
@@ -54,7 +57,7 @@ type Attached struct {
 	Symbol string
 	link   link.Link
 	id     uint32
-	twin   bool // the second of two programs on one tracepoint
+	twin   bool // the second of two programs for one event
 	jump   bool // a kprobe at a jump of a target
 	traced int  // of a trace: the function's number, and one; 0: of the account
 	half   half // of a trace
@@ -73,7 +76,7 @@ func (a *Attached) close() error {
 
 // Set is the programs and maps of one session.
 type Set struct {
-	spec   *ebpf.CollectionSpec
+	spec   *compiled
 	kernel *kernel.Kernel
 	layout kedrKernelLayout
 
@@ -85,15 +88,18 @@ type Set struct {
 	jumps    string // group of kprobes; empty: there are none
 	kprobes  bool   // in place of trampolines
 
-	targets uint32
-	life    kedrTraceSpec // what the events of modules record
-	tails   bool          // targets jump to what is probed, where the kernel may call them
-	depths  uint32        // how often a program may interrupt itself, and once more
+	targets  uint32
+	life     kedrTraceSpec // what the events of modules record
+	ring     kedrRingSpec  // where a trace goes
+	knowing  kedrKnownSpec // how call stacks are known again
+	compiled []byte        // the programs' constants, as they come
+	tails    bool          // targets jump to what is probed, where the kernel may call them
+	depths   uint32        // how often a program may interrupt itself, and once more
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"open_calls", "objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "pending", ".bss",
-	"trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
+var sharedMaps = []string{"open_calls", "objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "known", ".bss",
+	"trace_ring", "trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
 
 // ErrNotPermitted says that this process may not load programs here.
 var ErrNotPermitted = errors.New("loading eBPF programs is not permitted: run as root; where root is refused too, the kernel is locked down (see kedr doctor), or run in a machine with --vm=always")
@@ -111,12 +117,9 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if err := rlimit.RemoveMemlock(); err != nil && errors.Is(err, unix.EPERM) {
 		return nil, ErrNotPermitted
 	}
-	spec, err := loadKedr()
+	spec, err := readCompiled()
 	if err != nil {
-		return nil, fmt.Errorf("reading the programs: %w", err)
-	}
-	if Trace == nil {
-		strip(spec)
+		return nil, err
 	}
 	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets)), depths: 1}
 	// kernel/trace/bpf_trace.c, __bpf_trace_run: since 6.1 not while it runs already.
@@ -130,11 +133,15 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 		}
 	}()
 	s.tails = len(p.Jumps) > 0
+	s.knowing.Verify = uint32(flag(opts.VerifyStacks))
 	if s.kprobes = opts.Kprobes || !k.OwnTypes(); s.kprobes {
 		s.jumps = jumpGroup(opts.Files)
 	}
 	if err := s.findLayout(p.Targets[0]); err != nil {
 		return nil, err
+	}
+	for _, t := range p.Targets {
+		s.layout.Sections = max(s.layout.Sections, uint32(len(t.Sections)))
 	}
 	s.quicken()
 	if err := s.makeMaps(p, opts); err != nil {
@@ -260,17 +267,16 @@ func (s *Set) quicken() {
 	placePercpu(s.spec, id)
 	placeFunctions(s.spec, k.Function)
 	if k.HasHelper("get_current_task_btf") {
-		comm, err1 := k.Field("task_struct", "comm")
-		pid, err2 := k.Field("task_struct", "pid")
-		tgid, err3 := k.Field("task_struct", "tgid")
-		cpu, err4 := k.Field("task_struct", "thread_info.cpu")
-		if err4 != nil {
-			cpu, err4 = k.Field("task_struct", "cpu")
-		}
-		if errors.Join(err1, err2, err3, err4) == nil {
-			s.layout.TaskComm, s.layout.TaskPid, s.layout.TaskTgid, s.layout.TaskCpu = comm, pid, tgid, cpu
+		if comm, err := k.Field("task_struct", "comm"); err == nil {
+			s.layout.TaskComm = comm
 		}
 	}
+	if _, err := k.Function("bpf_rdonly_cast"); err == nil {
+		if id, err := k.Struct("pt_regs"); err == nil {
+			s.layout.FrameType = uint32(id)
+		}
+	}
+	s.layout.Loops = uint32(flag(k.HasHelper("loop")))
 	s.layout.FuncArgs = uint32(flag(k.HasHelper("get_func_arg")))
 }
 
@@ -403,7 +409,40 @@ func goString(from []int8) string {
 
 // load makes one program out of a generic one.
 func (s *Set) load(program string, constants map[string]any, attachTo string, extra map[string]*ebpf.Map) (*ebpf.Program, error) {
-	return s.loadSpec(s.spec.Programs[program].Copy(), program, constants, attachTo, extra)
+	spec, err := s.spec.Program(program)
+	if err != nil {
+		return nil, err
+	}
+	return s.loadSpec(spec, program, constants, attachTo, extra)
+}
+
+// constantMap holds the programs' constants.
+const constantMap = ".rodata"
+
+// constantsOf lays out the programs' constants, those named with other values than they
+// were compiled with.
+func (s *Set) constantsOf(constants map[string]any) ([]byte, error) {
+	if s.compiled == nil {
+		// Not by its variables: texts that are printed have no names.
+		m := s.spec.Maps[constantMap]
+		if len(m.Contents) != 1 {
+			return nil, fmt.Errorf("%s: not the compiler's", constantMap)
+		}
+		compiled, ok := m.Contents[0].Value.([]byte)
+		if !ok || len(compiled) != int(m.ValueSize) {
+			return nil, fmt.Errorf("%s: not the compiler's", constantMap)
+		}
+		s.compiled = compiled
+	}
+	values := slices.Clone(s.compiled)
+	for name, value := range constants {
+		v := s.spec.Variables[name].Copy()
+		if err := v.Set(value); err != nil {
+			return nil, fmt.Errorf("constant %s: %w", name, err)
+		}
+		copy(values[v.Offset:], v.Value)
+	}
+	return values, nil
 }
 
 // loadSpec is load for a program of which more is told than by constants.
@@ -411,12 +450,17 @@ func (s *Set) loadSpec(prog *ebpf.ProgramSpec, program string, constants map[str
 	if attachTo != "" {
 		prog.AttachTo = attachTo
 	}
+	values, err := s.constantsOf(constants)
+	if err != nil {
+		return nil, fmt.Errorf("program %s: %w", program, err)
+	}
+	if prog.Instructions, err = fold.Program(prog.Instructions, constantMap, values); err != nil {
+		return nil, fmt.Errorf("program %s: %w", program, err)
+	}
 	c := &ebpf.CollectionSpec{
 		Maps:      make(map[string]*ebpf.MapSpec),
 		Programs:  map[string]*ebpf.ProgramSpec{program: prog},
-		Variables: make(map[string]*ebpf.VariableSpec),
-		Types:     s.spec.Types,
-		ByteOrder: s.spec.ByteOrder,
+		ByteOrder: prog.ByteOrder,
 	}
 	replace := make(map[string]*ebpf.Map)
 	for _, ins := range prog.Instructions {
@@ -429,22 +473,23 @@ func (s *Set) loadSpec(prog *ebpf.ProgramSpec, program string, constants map[str
 		}
 	}
 	maps.Copy(replace, extra)
-	for name, value := range constants {
-		v := s.spec.Variables[name].Copy()
-		if c.Maps[v.SectionName] == nil {
-			continue // the program does without
-		}
-		c.Variables[name] = v
-		if err := v.Set(value); err != nil {
-			return nil, fmt.Errorf("program %s, constant %s: %w", program, name, err)
-		}
+	if m := c.Maps[constantMap]; m != nil {
+		// Some of them are looked up by what is not constant.
+		m.Contents = []ebpf.MapKV{{Key: uint32(0), Value: values}}
 	}
 	coll, err := ebpf.NewCollectionWithOptions(c, ebpf.CollectionOptions{MapReplacements: replace, Cache: s.kernel.Types})
 	if err != nil {
 		return nil, permission(err)
 	}
 	defer coll.Close()
-	return coll.DetachProgram(program), nil
+	p := coll.DetachProgram(program)
+	if Trace != nil {
+		if info, err := p.Info(); err == nil {
+			n, _ := info.VerifiedInstructions()
+			Trace("%s for %s: %d instructions, of which the verifier has looked at %d", program, attachTo, len(prog.Instructions), n)
+		}
+	}
+	return p, nil
 }
 
 // prepare writes down where the kernel keeps what the programs look at.
@@ -492,6 +537,9 @@ func (s *Set) prepare(p *plan.Plan) error {
 	if err != nil {
 		return fmt.Errorf("finding the variables of each CPU: %w", err)
 	}
+	if err := s.know(); err != nil {
+		return fmt.Errorf("finding where the kernel is entered: %w", err)
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
@@ -508,7 +556,14 @@ func (s *Set) prepare(p *plan.Plan) error {
 
 func (s *Set) constants(spec kedrProbeSpec) map[string]any {
 	spec.Targets = s.targets
-	return map[string]any{"spec": spec, "layout": s.layout, "depths": s.depths, "tracing": s.life}
+	knowing := s.knowing
+	// Of two programs the one that comes after the other has little to do (bpf/context.h,
+	// mine): it unwinds, which takes half of the instructions, and of the verifier's time.
+	// Not where tasks are preempted in programs: there the first is often at work.
+	if after := byte(1 + spec.Tracepoint); spec.Twin == after && !s.preempted() {
+		knowing.On = 0
+	}
+	return map[string]any{"spec": spec, "layout": s.layout, "depths": s.depths, "tracing": s.life, "ringing": s.ring, "knowing": knowing}
 }
 
 func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
@@ -521,6 +576,7 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 		Narrow: p.Narrow, Tag: p.Tag, Counted: flag(p.Counted), Foreign: flag(p.Foreign), Owner: p.Owner,
 		Succeeds: map[string]uint8{"": 0, "zero": 1, "nonzero": 2}[p.Succeeds],
 		Last:     p.Last, LastOffset: p.LastOffset, List: p.List, Link: p.Link, Fills: flag(p.Fills),
+		Pointer: flag(p.Pointer), PointerOffset: p.PointerOffset,
 		CompareSize: flag(p.CompareSize), Kinds: p.Kinds, Inside: p.Inside,
 		Tails: flag(s.tails),
 	}
@@ -547,6 +603,9 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 	}
 	through := spec.Through[:spec.Throughs]
 	sort.Slice(through, func(i, j int) bool { return through[i].Base < through[j].Base })
+	if n := len(through); n > 0 {
+		spec.ThroughSpan = through[n-1].Base + through[n-1].Size - through[0].Base
+	}
 	program := map[plan.Role]map[plan.Mechanism]string{
 		plan.Obtain:  {plan.Exit: "obtain_exit", plan.Tracepoint: "obtain_tracepoint"},
 		plan.Release: {plan.Entry: "release_entry", plan.Tracepoint: "release_tracepoint"},
@@ -562,13 +621,30 @@ func (s *Set) attachProbe(id uint32, p *plan.Probe) error {
 			return err
 		}
 	}
-	err := s.attach(program, spec, p.Symbol, p.Mechanism)
-	// Where a program on a tracepoint may interrupt itself, one is enough.
-	if err != nil || p.Mechanism != plan.Tracepoint || s.depths > 1 {
-		return err
+	if !s.twins(p) {
+		return s.attach(program, spec, p.Symbol, p.Mechanism)
 	}
-	spec.Twin = 1
-	return s.attach(program, spec, p.Symbol, p.Mechanism)
+	for spec.Twin = 1; spec.Twin <= 2; spec.Twin++ {
+		if err := s.attach(program, spec, p.Symbol, p.Mechanism); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// twins tells whether an event has two programs, the second for what the first misses, for
+// a program can't interrupt itself (on tracepoints since 6.1): tracepoints, and releases,
+// which anybody makes at any time, in an interrupt too.
+func (s *Set) twins(p *plan.Probe) bool {
+	if s.depths != 1 {
+		return false
+	}
+	return p.Mechanism == plan.Tracepoint || p.Role == plan.Release && !s.kprobes
+}
+
+// preempted tells whether tasks are preempted in programs.
+func (s *Set) preempted() bool {
+	return s.kernel.AtLeast(7, 0) || strings.Contains(s.kernel.Release, "-rt-")
 }
 
 func flag(b bool) uint8 {
@@ -606,7 +682,7 @@ func (s *Set) attach(program string, spec kedrProbeSpec, symbol string, how plan
 	if err != nil {
 		return permission(fmt.Errorf("attaching to %s: %w", symbol, err))
 	}
-	s.attached = append(s.attached, Attached{Symbol: symbol, link: l, id: spec.Id, twin: spec.Twin != 0})
+	s.attached = append(s.attached, Attached{Symbol: symbol, link: l, id: spec.Id, twin: spec.Twin == 2})
 	return nil
 }
 

@@ -175,6 +175,27 @@ func (s *Set) Stack(id uint64) (Stack, error) {
 	return Stack{Site: st.Site, Frames: append([]uint64(nil), st.Frame[:n]...), Cut: st.Cut != 0}, nil
 }
 
+// Obtained is what has been obtained by one call stack, given back or not.
+type Obtained struct {
+	Stack   uint64
+	Load    uint32
+	Objects uint64
+	Bytes   uint64
+}
+
+// Obtained reads the totals of all call stacks that have obtained something. What
+// there was no room for a stack of is not in them.
+func (s *Set) Obtained() ([]Obtained, error) {
+	const obtained = 0 // STACK_OBTAINED (bpf/kedr.h)
+	var list []Obtained
+	err := each(s.shared["stacks"], func(id uint64, st *kedrStack) {
+		if st.Role == obtained && st.Total > 0 {
+			list = append(list, Obtained{Stack: id, Load: st.Load, Objects: st.Total, Bytes: st.TotalBytes})
+		}
+	})
+	return list, err
+}
+
 // each reads a whole hash map, in batches. Requires Linux 5.6.
 func each[V any](m *ebpf.Map, f func(key uint64, v *V)) error {
 	const batch = 512
@@ -251,6 +272,7 @@ var reasons = [...]string{
 	"more jumps to it under way than there is room for",
 	"more calls under way than there is room for",
 	"the return of a call was not seen",
+	"a call stack was taken for another one",
 }
 
 const lostReturn = 11 // LOST_RETURN
@@ -286,9 +308,9 @@ func (s *Set) Lost() ([]Lost, error) {
 			continue
 		}
 		rescued := binary.NativeEndian.Uint64(b[s.bss["rescued"].Offset+8*(a.id%maxProbes):])
-		if n := misses[i]; n > rescued {
+		if n := int64(misses[i] - rescued); n > 0 {
 			out = append(out, Lost{
-				Probe: int(a.id), Symbol: a.Symbol, Count: n - rescued,
+				Probe: int(a.id), Symbol: a.Symbol, Count: uint64(n),
 				Reason: "the kernel does not let a probe interrupt itself",
 			})
 		}

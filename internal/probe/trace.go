@@ -9,13 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"kedr/internal/plan"
 	"kedr/internal/target"
@@ -68,6 +66,8 @@ const (
 // sizeTraceMaps sizes the maps of a trace; without one they are as small as maps can be.
 func (s *Set) sizeTraceMaps(t *plan.Trace, opts *TraceOptions) error {
 	if t == nil {
+		// No program of a trace is loaded, and maps are what the loader makes them.
+		s.spec.Maps["trace_ring"].ValueSize = 8
 		return nil
 	}
 	size := opts.Buffer
@@ -77,7 +77,7 @@ func (s *Set) sizeTraceMaps(t *plan.Trace, opts *TraceOptions) error {
 	if size < 4096 || size&(size-1) != 0 || size > 1<<30 {
 		return fmt.Errorf("a trace buffer of %d bytes: it must be a power of two, from 4096 to 1 GiB", size)
 	}
-	s.spec.Maps["trace_events"].MaxEntries = uint32(size)
+	s.sizeRing(uint32(size))
 	s.spec.Maps["trace_counts"].MaxEntries = uint32(len(t.Functions) + 1)
 	s.spec.Maps["trace_paired"].MaxEntries = traceOpen
 	if opts.late() {
@@ -207,7 +207,10 @@ func (s *Set) traceProgram(name string, f *plan.TraceFunction, spec kedrTraceSpe
 	spec.Kprobe = flag(attachTo == "")
 	constants := s.constants(probe)
 	constants["tracing"] = spec
-	prog := s.spec.Programs[name].Copy()
+	prog, err := s.spec.Program(name)
+	if err != nil {
+		return nil, err
+	}
 	if opts.Filter != nil {
 		body := asm.Instructions(nil)
 		if name == "trace_session" {
@@ -390,7 +393,15 @@ func (s *Set) attachPlaces(dir string, i int, f *plan.TraceFunction, spec kedrTr
 func (s *Set) attachTrampolines(i int, f *plan.TraceFunction, spec kedrTraceSpec, opts *TraceOptions) error {
 	var links []link.Link
 	for _, name := range []string{"trace_exit", "trace_entry"} {
+		spec := spec
+		// The context has the arguments by their types, which is good for a copy only, and
+		// some types it does not have.
+		spec.Direct = flag(name == "trace_entry" && f.Known && spec.Captures == 0 && spec.Filtered == 0 && spec.Late == 0)
 		prog, err := s.traceProgram(name, f, spec, f.Name, opts)
+		if err != nil && spec.Direct != 0 && !errors.Is(err, ErrNotPermitted) && !errors.Is(err, ErrLockedDown) {
+			spec.Direct = 0
+			prog, err = s.traceProgram(name, f, spec, f.Name, opts)
+		}
 		var l link.Link
 		if err == nil {
 			l, err = link.AttachTracing(link.TracingOptions{Program: prog})
@@ -476,21 +487,6 @@ const (
 	session    // both halves, of many functions
 )
 
-// TraceReader reads what a trace has seen.
-type TraceReader struct {
-	ring   *ringbuf.Reader
-	record ringbuf.Record
-}
-
-// TraceEvents returns a reader of the trace. There may be one at a time.
-func (s *Set) TraceEvents() (*TraceReader, error) {
-	ring, err := ringbuf.NewReader(s.shared["trace_events"])
-	if err != nil {
-		return nil, fmt.Errorf("reading the trace: %w", err)
-	}
-	return &TraceReader{ring: ring}, nil
-}
-
 // TraceEvent is an event as the kernel's side has it.
 type TraceEvent struct {
 	trace.Event
@@ -498,36 +494,10 @@ type TraceEvent struct {
 	Site uint64 // return address; 0: none
 }
 
-// ErrNoEvent says that nothing came in time.
-var ErrNoEvent = errors.New("no event yet")
-
-// Next reads an event into e, and waits for one until a time; zero: for ever. Errors:
-// ErrNoEvent, os.ErrClosed.
-func (r *TraceReader) Next(e *TraceEvent, until time.Time) error {
-	r.ring.SetDeadline(until)
-	for {
-		err := r.ring.ReadInto(&r.record)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
-			return ErrNoEvent
-		}
-		if err != nil {
-			return fmt.Errorf("reading the trace: %w", err)
-		}
-		if decodeEvent(r.record.RawSample, e) {
-			return nil
-		}
-	}
-}
-
-// Flush makes Next return what is there and then ErrNoEvent, without waiting.
-func (r *TraceReader) Flush() error { return r.ring.Flush() }
-
-// Close ends the reading; a Next that waits returns.
-func (r *TraceReader) Close() error { return r.ring.Close() }
-
 const (
 	eventLen   = int(unsafe.Sizeof(kedrTraceEvent{}))
-	returnLen  = int(unsafe.Offsetof(kedrTraceEvent{}.Tgid))
+	returnLen  = int(unsafe.Offsetof(kedrTraceEvent{}.Duration))
+	whatAt     = int(unsafe.Offsetof(kedrTraceEvent{}.What))
 	captureLen = int(unsafe.Sizeof(kedrTraceCapture{}))
 )
 
@@ -539,7 +509,7 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 	}
 	var e kedrTraceEvent
 	head := returnLen
-	if raw[0] != trace.Return {
+	if raw[whatAt] != trace.Return {
 		head = eventLen
 	}
 	if len(raw) < head {
@@ -549,9 +519,13 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 	*to = TraceEvent{
 		Event: trace.Event{
 			What: e.What, Time: e.Time, CPU: e.Cpu, PID: e.Tgid, TID: e.Pid, Context: e.Context,
-			ID: e.Id, Function: int(e.Function), Target: int(e.Target), Result: e.Result, Duration: e.Duration,
+			ID: e.Id, Function: int(e.Function), Target: int(e.Target),
 		},
 		Load: e.Load, Site: e.Site,
+	}
+	// The others leave there what had been there.
+	if e.What == trace.Return || e.What == trace.Whole {
+		to.Result, to.Duration = e.Result, e.Duration
 	}
 	if head == eventLen {
 		to.Comm = goString(e.Comm[:])

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"kedr/internal/leak"
+	"kedr/internal/report/wording"
 	"kedr/internal/session"
 )
 
@@ -17,15 +20,68 @@ const rule = "----------------------------------------\n"
 
 // writeText writes the ancestor's three files one after the other, in its line
 // formats, with source lines below the frames, and a verdict last.
-func writeText(out io.Writer, r *leak.Report, o Options) error {
+func writeText(out io.Writer, reports []*leak.Report, o Options) error {
 	w := bufio.NewWriter(out)
+	write := writeTarget
+	if o.Classic {
+		write = writeClassic
+	}
+	for i, r := range reports {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		write(w, r, o)
+	}
+	return w.Flush()
+}
+
+func writeTarget(w *bufio.Writer, all *leak.Report, o Options) {
+	r := wording.Listed(all)
+	t := text{w: w, Options: o, target: r.Target}
+	t.totals(r)
+	if len(r.PossibleLeaks) > 0 {
+		t.heading("Possible leaks:")
+	}
+	for i := range r.PossibleLeaks {
+		t.leak(&r.PossibleLeaks[i], len(r.Loads))
+	}
+	if len(r.UnallocatedFrees) > 0 {
+		if len(r.PossibleLeaks) > 0 {
+			fmt.Fprintln(w)
+		}
+		t.heading(wording.WrongTitle(r.UnallocatedFrees) + ":")
+	}
+	var shown uint64
+	for i := range r.UnallocatedFrees {
+		u := &r.UnallocatedFrees[i]
+		t.wrong(u, len(r.Loads))
+		if u.Wrong != session.Mismatched {
+			shown += u.Count
+		}
+	}
+	if shown < r.UnallocatedFreesTotal {
+		fmt.Fprintf(w, "The information about only %d of the \"unallocated free\" events is shown above.\n", shown)
+	}
+	if len(r.PossibleLeaks)+len(r.UnallocatedFrees) > 0 {
+		fmt.Fprintln(w)
+	}
+	t.remarks(all)
+}
+
+// text writes one target's report.
+type text struct {
+	w *bufio.Writer
+	Options
+	target leak.Target
+}
+
+func (t text) totals(r *leak.Report) {
+	w := t.w
 	for _, l := range r.Loads {
 		if len(r.Loads) > 1 {
 			fmt.Fprintf(w, "Load %d\n", l.ID)
 		}
-		fmt.Fprintf(w, "Target module: %q, init area at %x, core area at %x\n", r.Target.Name, uint64(l.Init), uint64(l.Core))
-		fmt.Fprintf(w, "Allocations: %d\nPossible leaks: %d\nUnallocated frees: %d\n",
-			l.Allocations, l.PossibleLeaks, l.UnallocatedFrees)
+		totals(w, r, l)
 		if l.Mismatched > 0 {
 			fmt.Fprintf(w, "Mismatched releases: %d\n", l.Mismatched)
 		}
@@ -37,119 +93,107 @@ func writeText(out io.Writer, r *leak.Report, o Options) error {
 	if len(r.Loads) == 0 {
 		fmt.Fprintf(w, "Target module: %q, not loaded yet\n\n", r.Target.Name)
 	}
-	t := text{w: w, dir: o.Dir}
-	if len(r.PossibleLeaks) > 0 {
-		fmt.Fprintf(w, "Possible leaks:\n")
-	}
-	for _, l := range r.PossibleLeaks {
-		fmt.Fprintln(w)
-		t.process(l.Comm, l.PID, l.IRQ, l.Load, len(r.Loads))
-		size := "unknown"
-		if l.Size > 0 {
-			size = strconv.FormatUint(l.Size, 10)
-		}
-		fmt.Fprintf(w, "Address: %#x, size: %s; stack trace of the allocation:\n", uint64(l.Address), size)
-		t.stack(l.Stack, l.Cut)
-		if l.Count > 1 {
-			fmt.Fprintf(w, "+%d more allocation(s) with the same call stack.\n", l.Count-1)
-		}
-		w.WriteString(rule)
-	}
-	if len(r.UnallocatedFrees) > 0 {
-		if len(r.PossibleLeaks) > 0 {
-			fmt.Fprintln(w)
-		}
-		fmt.Fprintf(w, "%s:\n", wrongTitle(r.UnallocatedFrees))
-	}
-	var shown uint64
-	for _, u := range r.UnallocatedFrees {
-		fmt.Fprintln(w)
-		t.process(u.Comm, u.PID, u.IRQ, u.Load, len(r.Loads))
-		fmt.Fprintf(w, "Address: %#x; stack trace of the deallocation:\n", uint64(u.Address))
-		t.stack(u.Stack, u.Cut)
-		t.object(u)
-		if u.Count > 1 {
-			fmt.Fprintf(w, "+%d more deallocation(s) with the same call stack.\n", u.Count-1)
-		}
-		w.WriteString(rule)
-		if u.Wrong != session.Mismatched {
-			shown += u.Count
-		}
-	}
-	if shown < r.UnallocatedFreesTotal {
-		fmt.Fprintf(w, "The information about only %d of the \"unallocated free\" events is shown above.\n", shown)
-	}
-	if len(r.PossibleLeaks)+len(r.UnallocatedFrees) > 0 {
-		fmt.Fprintln(w)
-	}
-	t.remarks(r)
-	return w.Flush()
 }
 
-type text struct {
-	w   *bufio.Writer
-	dir string
+// totals are the ancestor's file "info".
+func totals(w *bufio.Writer, r *leak.Report, l leak.Load) {
+	fmt.Fprintf(w, "Target module: %q, init area at %x, core area at %x\n", r.Target.Name, uint64(l.Init), uint64(l.Core))
+	fmt.Fprintf(w, "Allocations: %d\nPossible leaks: %d\nUnallocated frees: %d\n",
+		l.Allocations, l.PossibleLeaks, l.UnallocatedFrees)
 }
 
-// wrongTitle is the ancestor's where there is nothing that it did not know.
-func wrongTitle(wrongs []leak.Wrong) string {
-	for _, w := range wrongs {
-		if w.Wrong != session.Unallocated {
-			return "Wrong releases"
-		}
+func (t text) leak(l *leak.Leak, loads int) {
+	fmt.Fprintln(t.w)
+	t.heading(amount(l))
+	t.process(l.Comm, l.PID, l.IRQ, l.Load, loads)
+	fmt.Fprintf(t.w, "Address: %#x, size: %s; stack trace of the allocation:\n", uint64(l.Address), size(l.Size))
+	t.stack(l.Stack, l.Cut)
+	t.excerpt(l.Stack)
+	switch {
+	case t.All:
+		t.objects(l)
+	case l.Count > 1:
+		fmt.Fprintf(t.w, "+%d more allocation(s) with the same call stack.\n", l.Count-1)
 	}
-	return "Unallocated frees"
+	t.known(l.Known, l.Count)
+	t.w.WriteString(rule)
+}
+
+// amount says what a call stack has leaked, "40 bytes in 2 objects from kmalloc (slab)".
+func amount(l *leak.Leak) string {
+	what := fmt.Sprintf("%s of unknown size", wording.Count(l.Count, "object"))
+	if l.Bytes > 0 {
+		what = fmt.Sprintf("%s in %s", wording.Count(l.Bytes, "byte"), wording.Count(l.Count, "object"))
+	}
+	if l.Function != "" {
+		what += " from " + wording.Printable(l.Function)
+	}
+	if l.Kind != "" && l.Kind != l.Function {
+		what += " (" + wording.Printable(l.Kind) + ")"
+	}
+	return what
+}
+
+func (t text) objects(l *leak.Leak) {
+	for _, o := range l.Objects {
+		fmt.Fprintf(t.w, "  %#x, size: %s, by %s (PID: %d) at %.6f s\n", uint64(o.Address), size(o.Size), wording.Printable(o.Comm), o.PID, o.Time)
+	}
+}
+
+func size(bytes uint64) string {
+	if bytes == 0 {
+		return "unknown"
+	}
+	return strconv.FormatUint(bytes, 10)
+}
+
+func (t text) wrong(u *leak.Wrong, loads int) {
+	fmt.Fprintln(t.w)
+	t.process(u.Comm, u.PID, u.IRQ, u.Load, loads)
+	fmt.Fprintf(t.w, "Address: %#x; stack trace of the deallocation:\n", uint64(u.Address))
+	t.stack(u.Stack, u.Cut)
+	t.object(u)
+	if u.Count > 1 {
+		fmt.Fprintf(t.w, "+%d more deallocation(s) with the same call stack.\n", u.Count-1)
+	}
+	t.known(u.Known, u.Count)
+	t.w.WriteString(rule)
 }
 
 // object tells what a wrong release was about, where that is known.
-func (t text) object(u leak.Wrong) {
+func (t text) object(u *leak.Wrong) {
 	o := u.Object
 	if o == nil {
 		return
 	}
 	size := "of unknown size"
 	if o.Size > 0 {
-		size = fmt.Sprintf("of %s", count(o.Size, "byte"))
+		size = fmt.Sprintf("of %s", wording.Count(o.Size, "byte"))
 	}
 	switch u.Wrong {
 	case session.Double:
-		fmt.Fprintf(t.w, "Double free: %s had released it already; stack trace of that:\n", who(o.First))
-		t.stack(o.First.Stack, o.First.Cut)
-		fmt.Fprintf(t.w, "The object, %s, came from %s", size, printable(o.Function))
+		if o.First != nil {
+			fmt.Fprintf(t.w, "Double free: %s had released it already; stack trace of that:\n", wording.Who(o.First))
+			t.stack(o.First.Stack, o.First.Cut)
+		}
+		fmt.Fprintf(t.w, "The object, %s, came from %s", size, wording.Printable(o.Function))
 	case session.Mismatched:
-		fmt.Fprintf(t.w, "Mismatched release: %s is no match for this object, %s, from %s", printable(u.Function), size, printable(o.Function))
+		fmt.Fprintf(t.w, "Mismatched release: %s is no match for this object, %s, from %s", wording.Printable(u.Function), size, wording.Printable(o.Function))
 	}
-	fmt.Fprintf(t.w, " (%s); stack trace of the allocation by %s:\n", o.Kind, who(&o.Obtained))
+	fmt.Fprintf(t.w, " (%s); stack trace of the allocation by %s:\n", wording.Printable(o.Kind), wording.Who(&o.Obtained))
 	t.stack(o.Obtained.Stack, o.Obtained.Cut)
-}
-
-func who(p *leak.Party) string {
-	if p.IRQ {
-		return "<IRQ>"
-	}
-	return fmt.Sprintf("%s (PID: %d)", printable(p.Comm), p.PID)
 }
 
 func (t text) process(comm string, pid int32, irq bool, load uint32, loads int) {
 	if irq {
 		fmt.Fprint(t.w, "<IRQ>")
 	} else {
-		fmt.Fprintf(t.w, "Process: %s (PID: %d)", printable(comm), pid)
+		fmt.Fprintf(t.w, "Process: %s (PID: %d)", wording.Printable(comm), pid)
 	}
 	if loads > 1 {
 		fmt.Fprintf(t.w, ", load %d", load)
 	}
 	fmt.Fprintln(t.w)
-}
-
-// printable keeps a name that a process gave itself from driving the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if strconv.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 func (t text) stack(frames []leak.Frame, cut bool) {
@@ -158,18 +202,12 @@ func (t text) stack(frames []leak.Frame, cut bool) {
 		if f.Address != 0 && !f.Inlined {
 			addr = fmt.Sprintf("[<%x>]", uint64(f.Address))
 		}
-		fmt.Fprintf(t.w, "%s ", addr)
-		switch {
-		case f.Function == "":
-			fmt.Fprintf(t.w, "%#x", uint64(f.Address))
-		case f.Inlined, f.Size == 0:
-			fmt.Fprint(t.w, printable(f.Function))
-		default:
-			fmt.Fprintf(t.w, "%s+%#x/%#x", printable(f.Function), f.Offset, f.Size)
+		fmt.Fprintf(t.w, "%s ", t.paint(dim, addr))
+		name := location(f)
+		if f.Module == t.target.Name {
+			name = t.paint(bold, name)
 		}
-		if f.Module != "" {
-			fmt.Fprintf(t.w, " [%s]", printable(f.Module))
-		}
+		t.w.WriteString(name)
 		if f.Inlined {
 			fmt.Fprint(t.w, " (inlined)")
 		}
@@ -178,74 +216,108 @@ func (t text) stack(frames []leak.Frame, cut bool) {
 		}
 		fmt.Fprintln(t.w)
 		if f.File != "" && f.Line > 0 {
-			fmt.Fprintf(t.w, "%21s%s:%d\n", "", printable(t.file(f.File)), f.Line)
+			fmt.Fprintf(t.w, "%*s%s\n", indent, "", t.paint(cyan, t.line(f)))
 		}
 	}
-	if cut {
-		fmt.Fprintf(t.w, "%21s... (the stack was cut here)\n", "")
+	switch {
+	case len(frames) == 0:
+		fmt.Fprintf(t.w, "%*s(no call stack is known)\n", indent, "")
+	case cut:
+		fmt.Fprintf(t.w, "%*s... (the stack was cut here)\n", indent, "")
 	}
 }
 
-func (t text) file(name string) string {
-	if t.dir == "" || !filepath.IsAbs(name) {
-		return name
+// indent is where functions begin.
+const indent = 21
+
+// location is a frame as the kernel's %pS has it: "function+0x1/0x20 [module]".
+func location(f leak.Frame) string {
+	var s string
+	switch {
+	case f.Function == "":
+		s = fmt.Sprintf("%#x", uint64(f.Address))
+	case f.Inlined, f.Size == 0:
+		s = wording.Printable(f.Function)
+	default:
+		s = fmt.Sprintf("%s+%#x/%#x", wording.Printable(f.Function), f.Offset, f.Size)
 	}
-	rel, err := filepath.Rel(t.dir, name)
-	if err != nil || strings.HasPrefix(rel, "..") {
-		return name
+	if f.Module != "" {
+		s += " [" + wording.Printable(f.Module) + "]"
 	}
-	return rel
+	return s
+}
+
+// line is a frame's place in the source. Where the terminal is too narrow the end of the
+// path is what is kept: the name of the file, which an editor can be given.
+func (t text) line(f leak.Frame) string {
+	s := fmt.Sprintf("%s:%d", wording.Printable(wording.Relative(t.Dir, f.File)), f.Line)
+	if room := t.Width - indent; t.Width > 0 && room > 0 && utf8.RuneCountInString(s) > room {
+		r := []rune(s)
+		keep := r[len(r)-room+1:]
+		if i := slices.Index(keep, '/'); i >= 0 {
+			return "…" + string(keep[i:])
+		}
+		return filepath.Base(s)
+	}
+	return s
 }
 
 func (t text) remarks(r *leak.Report) {
-	w := t.w
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "note: %s\n", printable(n))
+		t.remark("", "note: %s", wording.Printable(n))
 	}
 	if r.Settle > 0 {
-		fmt.Fprintf(w, "note: up to %v were allowed for deferred frees after the unload (--settle)\n", r.Settle)
+		t.remark("", "note: up to %v were allowed for deferred frees after the unload (--settle)", r.Settle)
 	}
-	for _, u := range r.Unwatched {
-		fmt.Fprintf(w, "incomplete: calls of %s were not seen: %s\n", u.Function, printable(u.Reason))
-	}
-	for _, l := range r.Lost {
-		fmt.Fprintf(w, "incomplete: %d event(s) lost at %s: %s\n", l.Count, l.Function, l.Reason)
+	for _, line := range wording.Missing(r) {
+		t.remark(yellow, "incomplete: %s", line)
 	}
 	if r.CutStacks > 0 {
-		fmt.Fprintf(w, "note: %d call stack(s) have more frames than are shown\n", r.CutStacks)
+		t.remark("", "note: %d call stack(s) have more frames than are shown", r.CutStacks)
 	}
-	fmt.Fprintln(w, Verdict(r))
+	t.account(r)
+	color := red
+	switch {
+	case r.Incomplete(), len(r.Loads) == 0:
+		color = yellow
+	case r.Clean():
+		color = green
+	}
+	t.remark(bold+color, "%s", wording.Verdict(r))
 }
 
-// Verdict is the result in one line.
-func Verdict(r *leak.Report) string {
-	var found []string
-	if n := r.PossibleLeaksTotal; n > 0 {
-		found = append(found, fmt.Sprintf("%s of %s in %s",
-			count(n, "possible leak"), count(r.LeakedBytes, "byte"), count(uint64(len(r.PossibleLeaks)), "call stack")))
-	}
-	if n := r.UnallocatedFreesTotal; n > 0 {
-		found = append(found, count(n, "unallocated free"))
-	}
-	if n := r.MismatchedTotal; n > 0 {
-		found = append(found, count(n, "mismatched release"))
-	}
-	what := strings.Join(found, ", ")
-	if what == "" {
-		what = "no leaks"
-		if len(r.Loads) == 0 {
-			what = "nothing to tell: it has not been loaded yet"
+// remark writes a line; on a terminal it is broken between words.
+func (t text) remark(color, format string, args ...any) {
+	line := ""
+	for word := range strings.SplitSeq(fmt.Sprintf(format, args...), " ") {
+		if t.Width > 0 && line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.Width {
+			fmt.Fprintln(t.w, t.paint(color, line))
+			line = " "
 		}
+		if line != "" {
+			line += " "
+		}
+		line += word
 	}
-	if r.Incomplete() {
-		what += ", but the result is incomplete"
-	}
-	return fmt.Sprintf("%s on %s: %s", r.Target.Name, r.Kernel.Release, what)
+	fmt.Fprintln(t.w, t.paint(color, line))
 }
 
-func count(n uint64, what string) string {
-	if n == 1 {
-		return "1 " + what
+func (t text) heading(s string) { fmt.Fprintln(t.w, t.paint(bold, s)) }
+
+// Renditions of ECMA-48, which all terminals that have colours know.
+const (
+	bold   = "1;"
+	dim    = "2;"
+	red    = "31;"
+	green  = "32;"
+	yellow = "33;"
+	cyan   = "36;"
+)
+
+// paint gives a text that has no rendition of its own one.
+func (t text) paint(rendition, s string) string {
+	if !t.Color || rendition == "" {
+		return s
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return "\x1b[" + strings.TrimSuffix(rendition, ";") + "m" + s + "\x1b[0m"
 }

@@ -15,6 +15,11 @@ type Capture struct {
 	Objects    []Object    `json:"objects"`     // obtained and not given back
 	WrongFrees []WrongFree `json:"wrong_frees"` // given back and never obtained
 
+	// Sites are all call stacks that obtained something, where that was asked for, and
+	// Kinds the kinds of what the targets' imports hand out.
+	Sites []Site            `json:"sites,omitempty"`
+	Kinds map[string]string `json:"kinds,omitempty"`
+
 	// Symbols names the addresses in Stacks that lie in the kernel or in
 	// modules that are no target.
 	Symbols map[uint64]Symbol `json:"symbols,omitempty"`
@@ -24,9 +29,13 @@ type Capture struct {
 
 	Settle time.Duration `json:"settle"` // waited after the last unload
 
+	Verified uint64 `json:"verified,omitempty"` // call stacks; see probe.Options.VerifyStacks
+
 	// LoadError is why the module did not stay: its init, or what comes before it,
 	// has failed.
 	LoadError string `json:"load_error,omitempty"`
+	// WorkloadError is how the workload ended, if not well.
+	WorkloadError string `json:"workload_error,omitempty"`
 }
 
 // Target is one module under analysis.
@@ -81,6 +90,14 @@ type Object struct {
 	Comm     string        `json:"comm"`
 	IRQ      bool          `json:"irq,omitempty"`  // in hard or soft interrupt context
 	Time     time.Duration `json:"time,omitempty"` // since boot
+}
+
+// Site is what has been obtained by one call stack, given back or not.
+type Site struct {
+	Load    uint32 `json:"load"`
+	Stack   uint64 `json:"stack"` // Stack.ID
+	Objects uint64 `json:"objects"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // What is wrong with a release.

@@ -33,6 +33,8 @@ type Options struct {
 	Backend Backend // how functions are intercepted
 	BTF     string  // file with the kernel's types, where it has none; see kernel.RunningWith
 
+	VerifyStacks bool `json:",omitempty"` // see probe.Options
+
 	// Trace has calls recorded; NoLeaks spares the account of what is obtained.
 	Trace   *TraceOptions `json:",omitempty"`
 	NoLeaks bool          `json:",omitempty"`
@@ -81,6 +83,8 @@ type metaProbe struct {
 	Kind     string `json:"kind"`
 	Function string `json:"function,omitempty"` // empty: the call site tells
 	Check    bool   `json:"check,omitempty"`    // it only tells wrong releases
+	// Imports are those of the targets that lead to it, if it hands out objects.
+	Imports []string `json:"imports,omitempty"`
 }
 
 // ErrLoaded says that targets are in the kernel already.
@@ -145,7 +149,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	if opts.Backend == Trampolines && !k.OwnTypes() {
 		return nil, kernel.ErrNoBTF
 	}
-	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files, Kprobes: opts.Backend == Kprobes}
+	limits := probe.Options{MaxObjects: opts.MaxObjects, MaxStacks: opts.MaxStacks, Files: files, Kprobes: opts.Backend == Kprobes, VerifyStacks: opts.VerifyStacks}
 	if opts.Trace != nil {
 		t, how, err := planTrace(k, opts.Trace, p.Apart(), targets)
 		if err != nil {
@@ -174,6 +178,9 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	}
 	for _, pr := range p.Probes {
 		mp := metaProbe{Symbol: pr.Symbol, Kind: pr.Kind, Check: pr.CheckOnly}
+		if pr.Role == plan.Obtain {
+			mp.Imports = pr.Imports
+		}
 		if pr.Mechanism != plan.Tracepoint {
 			mp.Function = pr.Symbol
 		}
@@ -206,8 +213,10 @@ func (s *Session) Settle(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Capture reads what was seen so far. The session goes on.
-func (s *Session) Capture(settle time.Duration) (*Capture, error) {
+// Capture reads what was seen so far. The session goes on. The sites are the call stacks
+// of all that was obtained, which takes time to read and to name, and most readers can do
+// without.
+func (s *Session) Capture(settle time.Duration, sites bool) (*Capture, error) {
 	c := &Capture{
 		Release: s.kernel.Release, Machine: s.kernel.Machine,
 		Targets: s.meta.Targets, Unwatched: s.meta.Unwatched, Settle: settle,
@@ -230,8 +239,18 @@ func (s *Session) Capture(settle time.Duration) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.meta.Options.VerifyStacks {
+		if c.Verified, err = s.set.Verified(); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.captureObjects(c); err != nil {
 		return nil, err
+	}
+	if sites {
+		if err := s.captureSites(c); err != nil {
+			return nil, err
+		}
 	}
 	for _, l := range since(lost, s.meta.LostBefore) {
 		out := Lost{Function: l.Symbol, Reason: l.Reason, Count: l.Count}
@@ -255,6 +274,10 @@ func (s *Session) captureObjects(c *Capture) error {
 	var sites []uint64                // that stand for a whole stack
 	stacks := make(map[uint64]uint64) // id, or call site where there was no room for a stack
 	site := func(callSite uint64) uint64 {
+		// The page allocator's events tell no call site.
+		if callSite == 0 {
+			return 0
+		}
 		if _, ok := stacks[callSite]; !ok {
 			stacks[callSite] = callSite
 			sites = append(sites, callSite)

@@ -1,70 +1,93 @@
-// Bench measures what kedr costs, in machines whose clock goes by the instruction, and
-// writes tables of it: go run ./test/bench -o docs/bench KERNEL ...
+// Bench measures what kedr costs, beside other tools, in machines whose clock goes by the
+// instruction, and writes tables of it:
 //
-// On the host it builds the module and starts the machines; in them it runs again, as
-// "guest", and does the measuring.
+//	go run ./test/bench [-o docs/bench] [-only slab] KERNEL ...
+//
+// On the host it builds the modules and starts the machines, two at a time: each figure is
+// measured in both, and is to be the same. In them it runs again, as "guest", and does the
+// measuring.
 package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
+	"sync"
+
+	"kedr/internal/distro"
 )
 
-// Row is one figure.
-type Row struct {
-	Kernel string  `json:"kernel"`
-	What   string  `json:"what"`
-	Tool   string  `json:"tool"`
-	Figure float64 `json:"figure"`
-	Unit   string  `json:"unit"`
-}
+// i386 ends the versions of kernels for 32 bits.
+const i386 = "/i386"
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "guest" {
-		check(guest(os.Args[2], os.Args[3], os.Args[4:]))
+	if len(os.Args) > 2 && os.Args[1] == "guest" {
+		check(runGuest(os.Args[2]))
 		return
 	}
-	out := flag.String("o", "docs/bench", "directory for the tables")
-	kedr := flag.String("kedr", "bin/kedr", "the program to measure")
-	modules := flag.String("modules", "test/bench/module", "directory of the module that is measured with")
+	out := flag.String("o", "", "`DIRECTORY` for the tables; none: to standard output")
+	only := flag.String("only", "", "measure only what has a name that this `REGEXP` matches, as in slab|page")
+	flag.Usage = func() {
+		w := flag.CommandLine.Output()
+		fmt.Fprintf(w, "bench [flags] KERNEL ...\n\nWhat there is to measure:\n")
+		for _, e := range experiments {
+			fmt.Fprintf(w, "  %-10s  %s\n", e.name, e.about)
+		}
+		fmt.Fprintf(w, "  %-10s  %s\n\n", machineName, "from a command to its report, beside virtme-ng; in real time")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
-	program, err := filepath.Abs(*kedr)
+	wanted, err := regexp.Compile("^(?:" + *only + ")$")
 	check(err)
-	self, err := os.Executable()
+	selected := func(name string) bool { return *only == "" || wanted.MatchString(name) }
+	var chosen []experiment
+	for _, e := range experiments {
+		if selected(e.name) {
+			chosen = append(chosen, e)
+		}
+	}
+	if len(chosen) == 0 && !selected(machineName) {
+		check(fmt.Errorf("nothing is called %q: see -h", *only))
+	}
+	ctx := context.Background()
+	store, err := distro.NewStore(say)
 	check(err)
+	v := hostVersions()
 	var rows []Row
 	for _, kernel := range flag.Args() {
-		dir, err := filepath.Abs(filepath.Join("build/bench", kernel))
-		check(err)
-		check(os.MkdirAll(dir, 0o755))
-		for _, name := range []string{"bench.c", "Makefile"} {
-			b, err := os.ReadFile(filepath.Join(*modules, name))
-			check(err)
-			check(os.WriteFile(filepath.Join(dir, name), b, 0o644))
+		if len(chosen) == 0 {
+			break
 		}
-		run(nil, program, "vm", "build", "--kernel", kernel, dir, "--", "-s")
-		b := run(nil, program, "vm", "exec", "--icount", "--kernel", kernel, "--", self, "guest", program, dir)
-		rows = append(rows, read(kernel, b)...)
-		// Time of the host: two CPUs, and as fast as it can.
-		calls, err := filepath.Abs(filepath.Join("build/modules", kernel, "calls.ko"))
+		k, err := store.Fetch(ctx, kernel, false)
 		check(err)
-		b = run(nil, program, "vm", "exec", "--kernel", kernel, "--", self, "guest", program, dir, calls)
-		rows = append(rows, read(kernel, b)...)
+		more, err := measure(ctx, store, kernel, chosen, &v)
+		check(err)
+		if len(more) > 0 {
+			v.Kernels = append(v.Kernels, k.Release)
+		}
+		rows = append(rows, more...)
 	}
-	check(os.MkdirAll(*out, 0o755))
-	j, err := json.MarshalIndent(rows, "", "  ")
-	check(err)
-	check(os.WriteFile(filepath.Join(*out, "trace.json"), append(j, '\n'), 0o644))
-	check(os.WriteFile(filepath.Join(*out, "trace.md"), table(rows), 0o644))
+	order(rows)
+	if len(rows) > 0 {
+		if *out == "" {
+			os.Stdout.Write(markdown(v, rows))
+		} else {
+			check(write(*out, v, rows))
+		}
+	}
+	if selected(machineName) {
+		check(runMachines(ctx, store, v, flag.Arg(0), *out))
+	}
 }
 
 func check(err error) {
@@ -74,209 +97,184 @@ func check(err error) {
 	}
 }
 
-func run(env []string, name string, args ...string) []byte {
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	fmt.Fprintln(os.Stderr, "bench:", filepath.Base(name), strings.Join(args[:min(len(args), 6)], " "))
-	check(cmd.Run())
-	return out.Bytes()
+// versions say what was measured, and by what.
+type versions struct {
+	Kedr     string   `json:"kedr"`
+	Kernels  []string `json:"kernels"`
+	QEMU     string   `json:"qemu"`
+	Memleak  string   `json:"memleak,omitempty"`
+	Bpftrace string   `json:"bpftrace,omitempty"`
+	TraceCmd string   `json:"trace_cmd,omitempty"`
 }
 
-// read takes the rows that the guest has printed, one a line.
-func read(kernel string, out []byte) []Row {
+func hostVersions() versions {
+	return versions{
+		Kedr:     output("git", "describe", "--always", "--dirty"),
+		QEMU:     output("qemu-system-x86_64", "--version"),
+		Bpftrace: output("bpftrace", "--version"),
+		TraceCmd: output("trace-cmd", "--version"),
+	}
+}
+
+func (v versions) markdown() string {
+	var b strings.Builder
+	for _, l := range []struct{ name, value string }{
+		{"kedr", v.Kedr}, {"kernels", strings.Join(v.Kernels, ", ")}, {"emulator", v.QEMU},
+		{"memleak", v.Memleak}, {"bpftrace", v.Bpftrace}, {"trace-cmd", v.TraceCmd},
+	} {
+		if l.value != "" {
+			fmt.Fprintf(&b, "- %s: %s\n", l.name, l.value)
+		}
+	}
+	return b.String()
+}
+
+// packageVersion tells the version of an unpacked package, by its list of changes.
+func packageVersion(root, name string) string {
+	for _, file := range []string{"changelog.Debian.gz", "changelog.gz"} {
+		line := output("zcat", filepath.Join(root, "usr/share/doc", name, file))
+		if _, after, ok := strings.Cut(line, "("); ok {
+			version, _, _ := strings.Cut(after, ")")
+			return name + " " + version
+		}
+	}
+	return name
+}
+
+// measure builds the modules for a kernel, and measures in two machines.
+func measure(ctx context.Context, store *distro.Store, kernel string, chosen []experiment, v *versions) ([]Row, error) {
+	var counted, real []string
+	pairs := false
+	for _, e := range chosen {
+		switch {
+		case strings.HasSuffix(kernel, i386) && !e.i386:
+		case e.real:
+			real = append(real, e.name)
+		default:
+			counted = append(counted, e.name)
+			pairs = pairs || e.points != nil
+		}
+	}
+	if len(counted)+len(real) == 0 {
+		return nil, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	program, err := filepath.Abs("bin/kedr")
+	if err != nil {
+		return nil, err
+	}
+	j := job{Kernel: kernel, Kedr: program}
+	if strings.HasSuffix(kernel, i386) {
+		self, j.Kedr = self+"-386", program+"-386"
+	}
+	if j.Dir, err = buildModules(program, kernel); err != nil {
+		return nil, err
+	}
+	if len(real) > 0 {
+		if j.Calls, err = filepath.Abs(filepath.Join("build/modules", flat(kernel))); err != nil {
+			return nil, err
+		}
+		if _, err := run(os.Stderr, "test/modules/build.sh", kernel, j.Calls); err != nil {
+			return nil, err
+		}
+	}
+	if pairs {
+		if j.Programs, err = store.Programs(ctx, "trixie", "libbpf-tools", "libc6", "libelf1t64", "libzstd1", "zlib1g"); err != nil {
+			return nil, err
+		}
+		v.Memleak = packageVersion(j.Programs, "libbpf-tools")
+	}
+	start := func(log io.Writer, names []string, flags ...string) ([]Row, error) {
+		if len(names) == 0 {
+			return nil, nil
+		}
+		j := j
+		j.Experiments = names
+		spec, err := json.Marshal(j)
+		if err != nil {
+			return nil, err
+		}
+		args := append([]string{"vm", "exec", "--kernel", kernel}, flags...)
+		out, err := run(log, program, append(args, "--", self, "guest", string(spec))...)
+		return readRows(out), err
+	}
+	say("%s: %s", kernel, strings.Join(slices.Concat(counted, real), ", "))
+	var both [2][]Row
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i := range both {
+		wg.Go(func() { both[i], errs[i] = start(os.Stderr, counted, "--icount", "--memory", "3072") })
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	rows, err := again(both[0], both[1])
+	if err != nil {
+		return nil, err
+	}
+	more, err := start(os.Stderr, real)
+	return append(rows, more...), err
+}
+
+// flat is a kernel's version as a file name.
+func flat(kernel string) string { return strings.ReplaceAll(kernel, "/", "-") }
+
+// buildModules builds the modules to measure with, and the walkthrough's, and returns
+// their directory.
+func buildModules(kedr, kernel string) (string, error) {
+	dir, err := filepath.Abs(filepath.Join("build/bench", flat(kernel)))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	files, err := filepath.Glob("test/bench/module/*")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range append(files, "examples/hello-kernel/hello.c") {
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(name)), b, 0o644)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	var talk bytes.Buffer
+	if _, err = run(&talk, kedr, "vm", "build", "--kernel", kernel, dir, "--", "-s"); err != nil {
+		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(talk.Bytes()))
+	}
+	return dir, nil
+}
+
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}
+
+func run(log io.Writer, name string, args ...string) ([]byte, error) {
+	cmd := exec.Command(name, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, log
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args[:min(len(args), 6)], " "), err)
+	}
+	return out.Bytes(), nil
+}
+
+// readRows takes the rows that the guest has printed, one a line.
+func readRows(out []byte) []Row {
 	var rows []Row
-	for line := range strings.Lines(string(out)) {
+	for line := range bytes.Lines(out) {
 		var r Row
-		if json.Unmarshal([]byte(line), &r) == nil && r.What != "" {
-			r.Kernel = kernel
+		if json.Unmarshal(line, &r) == nil && r.Tool != "" {
 			rows = append(rows, r)
 		}
 	}
 	return rows
-}
-
-func table(rows []Row) []byte {
-	var b bytes.Buffer
-	fmt.Fprint(&b, `# What a traced call costs
-
-Made by `+"`make bench`"+`. Guest instructions are those of a machine with one CPU and
-`+"`-icount shift=0,sleep=off`"+`: they are the same in every run. A call is one of
-mktime64(), with six arguments; what it takes by itself is taken off. Figures of time are
-under emulation, and say little about real machines.
-
-| kernel | what | tool | figure | unit |
-| --- | --- | --- | ---: | --- |
-`)
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %.0f | %s |\n", r.Kernel, r.What, r.Tool, r.Figure, r.Unit)
-	}
-	return b.Bytes()
-}
-
-// In the machine.
-
-const rounds = 1000
-
-var measured = regexp.MustCompile(`kedr_bench: \w+ rounds=(\d+) ns=(\d+)`)
-
-func guest(kedr, dir string, calls []string) error {
-	ko := filepath.Join(dir, "bench.ko")
-	if len(calls) > 0 {
-		return throughput(kedr, calls[0])
-	}
-	params := []string{ko, "operation=six", "rounds=" + strconv.Itoa(rounds), "runs=5"}
-	load := func() error {
-		if out, err := exec.Command("insmod", params...).CombinedOutput(); err != nil {
-			return fmt.Errorf("insmod: %w: %s", err, out)
-		}
-		return exec.Command("rmmod", "bench").Run()
-	}
-	bare, err := perCall(load)
-	if err != nil {
-		return err
-	}
-	show(Row{What: "a call by itself", Tool: "none", Figure: bare, Unit: "instructions"})
-	version := func(name string, args ...string) string {
-		out, _ := exec.Command(name, args...).Output()
-		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return line
-	}
-	tools := []struct {
-		what, tool string
-		run        func() error
-	}{
-		{"entry, exit, caller, task, six arguments, result", "kedr trace", func() error {
-			return exec.Command(kedr, append([]string{"trace", "--vm=never", "-o", "/tmp/kedr.trace"}, params...)...).Run()
-		}},
-		{"entry, exit, caller, task, six arguments, result", "kedr trace --probes kprobe", func() error {
-			return exec.Command(kedr, append([]string{"trace", "--vm=never", "--probes", "kprobe", "-o", "/tmp/kedr.trace"}, params...)...).Run()
-		}},
-		{"entry, exit, caller, task, six arguments, result", "kedr trace --probes session", func() error {
-			cmd := exec.Command(kedr, append([]string{"trace", "--vm=never", "--probes", "session", "-o", "/tmp/kedr.trace"}, params...)...)
-			if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != 4 { // others' calls in interrupts
-				return err
-			}
-			return nil
-		}},
-		{"a filter that keeps no call", "kedr trace --where", func() error {
-			return exec.Command(kedr, append([]string{"trace", "--vm=never", "--only", "mktime64", "--where", "mon0 == 77", "-o", "/tmp/kedr.trace"}, params...)...).Run()
-		}},
-		{"entry and exit of the same function, from anywhere; no arguments", version("trace-cmd", "--version") + " record -p function_graph -l mktime64", func() error {
-			return exec.Command("trace-cmd", append([]string{"record", "-q", "-p", "function_graph", "-l", "mktime64", "-o", "/tmp/trace.dat", "insmod"}, params...)...).Run()
-		}},
-		{"kprobe and kretprobe printing the six arguments and the result, from anywhere", version("bpftrace", "--version"), func() error { return bpftrace(load) }},
-	}
-	for _, t := range tools {
-		with, err := perCall(t.run)
-		exec.Command("rmmod", "bench").Run()
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", t.tool, err)
-			continue
-		}
-		show(Row{What: t.what, Tool: t.tool, Figure: with - bare, Unit: "instructions a call"})
-	}
-	return nil
-}
-
-const script = `kprobe:mktime64 { @s[tid] = nsecs; printf("%d %s %d mktime64(%d, %d, %d, %d, %d, %d)\n", nsecs, comm, tid, arg0, arg1, arg2, arg3, arg4, arg5); }
-kretprobe:mktime64 /@s[tid]/ { printf("%d = %d\n", nsecs - @s[tid], retval); delete(@s[tid]); }
-BEGIN { printf("ready\n"); }`
-
-func bpftrace(load func() error) error {
-	cmd := exec.Command("bpftrace", "-e", script)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	first := make([]byte, 4096)
-	for {
-		n, err := out.Read(first)
-		if err != nil {
-			return err
-		}
-		if bytes.Contains(first[:n], []byte("ready")) {
-			break
-		}
-	}
-	go func() {
-		for {
-			if _, err := out.Read(first); err != nil {
-				return
-			}
-		}
-	}()
-	err = load()
-	cmd.Process.Signal(os.Interrupt)
-	cmd.Wait()
-	return err
-}
-
-// perCall has the module measure, and takes the median of its runs, in instructions a call.
-func perCall(do func() error) (float64, error) {
-	if err := exec.Command("dmesg", "-C").Run(); err != nil {
-		return 0, fmt.Errorf("dmesg: %w", err)
-	}
-	if err := do(); err != nil {
-		return 0, err
-	}
-	out, err := exec.Command("dmesg").Output()
-	if err != nil {
-		return 0, fmt.Errorf("dmesg: %w", err)
-	}
-	var all []float64
-	for _, m := range measured.FindAllStringSubmatch(string(out), -1) {
-		ns, _ := strconv.ParseFloat(m[2], 64)
-		all = append(all, ns/rounds)
-	}
-	if len(all) < 3 {
-		return 0, fmt.Errorf("the module has measured %d times", len(all))
-	}
-	for i := range all {
-		for j := i; j > 0 && all[j] < all[j-1]; j-- {
-			all[j], all[j-1] = all[j-1], all[j]
-		}
-	}
-	return all[len(all)/2], nil
-}
-
-var (
-	lostLine = regexp.MustCompile(`LOST: [^:]*: (\d+) event`)
-	allLine  = regexp.MustCompile(`(?m)^ *(\d+) .* all calls into the kernel$`)
-)
-
-// throughput has two threads call as fast as they can.
-func throughput(kedr, calls string) error {
-	for _, n := range []int{1000, 10000} {
-		start := time.Now()
-		cmd := exec.Command(kedr, "trace", "--vm=never", "--summary", "--except", "kstrtoint,kasprintf", calls, "threads=2", "ticks=0", "rounds="+strconv.Itoa(n))
-		out, err := cmd.Output()
-		if code := cmd.ProcessState.ExitCode(); err != nil && code != 4 {
-			return fmt.Errorf("kedr trace: %w", err)
-		}
-		m := allLine.FindSubmatch(out)
-		if m == nil {
-			return fmt.Errorf("no totals in %q", out)
-		}
-		total, _ := strconv.ParseFloat(string(m[1]), 64)
-		lost := 0.0
-		for _, l := range lostLine.FindAllSubmatch(out, -1) {
-			v, _ := strconv.ParseFloat(string(l[1]), 64)
-			lost += v
-		}
-		what := fmt.Sprintf("two threads, %.0f calls, 16 MiB buffer", total)
-		show(Row{What: what, Tool: "kedr trace --summary", Figure: total / time.Since(start).Seconds(), Unit: "calls a second, start and end included (emulated)"})
-		show(Row{What: what, Tool: "kedr trace --summary", Figure: lost, Unit: "events lost"})
-	}
-	return nil
-}
-
-func show(r Row) {
-	b, err := json.Marshal(r)
-	check(err)
-	os.Stdout.Write(append(b, '\n'))
 }

@@ -132,8 +132,6 @@ func named(function string) string {
 	return function
 }
 
-// TestTrace has a module make known calls with known arguments, from four threads and a
-// timer's interrupt at once.
 // needsTypes skips what a kernel without BTF does not let do: its functions' arguments are
 // not known. That kedr says so is tested by TestNoTypes.
 func needsTypes(t *testing.T) {
@@ -167,6 +165,8 @@ func TestNoTypes(t *testing.T) {
 	}
 }
 
+// TestTrace has a module make known calls with known arguments, from four threads and a
+// timer's interrupt at once.
 func TestTrace(t *testing.T) {
 	needsTypes(t)
 	const threads, rounds, ticks = 4, 100, 10

@@ -6,6 +6,12 @@
 #include "clear.h"
 #include "context.h"
 
+/* The address that an argument names. */
+static __always_inline __u64 address_of(__u64 arg)
+{
+	return spec.pointer ? word_at(arg + spec.pointer_offset) : arg;
+}
+
 static __always_inline struct load *load_of(__u32 id)
 {
 	__u32 i = id - 1;
@@ -112,7 +118,7 @@ static __always_inline bool prepare(void *ctx, struct scratch *s, const struct c
 	o->probe = spec.id;
 	o->irq = in_irq();
 	o->inner = spec.tracepoint;
-	bpf_get_current_comm(o->comm, sizeof(o->comm));
+	current_comm(o->comm);
 	o->stack = c->unwound ? c->stack : stack_id(ctx, s, c, id, STACK_OBTAINED);
 	e->stack = bpf_map_lookup_elem(&stacks, &o->stack);
 	return true;
@@ -207,7 +213,7 @@ static __always_inline void who_am_i(struct party *p, __u64 call_site)
 	p->call_site = call_site;
 	p->pid = bpf_get_current_pid_tgid();
 	p->irq = in_irq();
-	bpf_get_current_comm(p->comm, sizeof(p->comm));
+	current_comm(p->comm);
 }
 
 static __always_inline void need(__u64 stack)
@@ -236,8 +242,8 @@ static __always_inline void taken_by_others(__u64 addr)
 }
 
 /* Notes who released an object, should it be released once more. */
-static __always_inline void note_release(void *ctx, struct scratch *s, const struct caller *c, __u64 key,
-					 const struct object *old)
+static __always_inline void note_release(const struct caller *c, __u64 key, const struct object *old,
+					 __u64 stack)
 {
 	struct freed *f = freed_slot(key);
 
@@ -251,36 +257,34 @@ static __always_inline void note_release(void *ctx, struct scratch *s, const str
 	f->probe = old->probe;
 	who_obtained(&f->obtained, old);
 	who_am_i(&f->released, c->site);
-	f->released.stack = 0;
-	if (c->t >= 0)
-		f->released.stack = stack_id(ctx, s, c, old->load, STACK_RELEASED);
+	f->released.stack = stack;
 	f->end = f->time;
 	barrier();
 	f->key = key;
+}
+
+/* What was released before it is released once more; NULL: nothing is known of it. */
+static __always_inline struct freed *released_before(__u64 key)
+{
+	struct freed *f = freed_slot(key);
+
+	return f && f->key == key && f->end == f->time && !cleared(f->load) ? f : NULL;
 }
 
 /*
  * Enters a wrong release by a target. The first one with a stack is kept with what
  * is known of the object, further ones are counted.
  */
-static __always_inline void wrong_release(void *ctx, struct scratch *s, const struct caller *c, __u64 addr,
-					  __u64 key, const struct object *object, __u64 times)
+static __always_inline void wrong_release(struct scratch *s, const struct caller *c, __u64 addr,
+					  const struct object *object, struct freed *before, __u8 what,
+					  __u64 times, __u32 id, __u64 stack)
 {
 	struct wrong *w = &s->wrong, *old;
-	__u32 id = load_now(c->t);
-	struct freed *before = NULL;
 	struct load *ld = load_of(id);
-	__u64 stack;
 
-	if (!id || !ld)
+	if (!ld)
 		return;
-	if (!object)
-		before = freed_slot(key);
-	if (before && (before->key != key || before->end != before->time || cleared(before->load)))
-		before = NULL;
-	w->what = object ? WRONG_MISMATCHED : before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
 	__sync_fetch_and_add(object ? &ld->mismatched : &ld->wrong_frees, times);
-	stack = stack_id(ctx, s, c, id, STACK_WRONG + w->what);
 	if (!stack)
 		return;
 	old = bpf_map_lookup_elem(&wrongs, &stack);
@@ -288,6 +292,7 @@ static __always_inline void wrong_release(void *ctx, struct scratch *s, const st
 		__sync_fetch_and_add(&old->count, times);
 		return;
 	}
+	w->what = what;
 	w->address = shown(addr);
 	w->time = bpf_ktime_get_boot_ns();
 	w->count = times;

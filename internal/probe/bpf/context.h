@@ -3,9 +3,7 @@
 #ifndef KEDR_CONTEXT_H
 #define KEDR_CONTEXT_H
 
-#include "kedr.h"
-
-#define barrier() asm volatile("" ::: "memory")
+#include "known.h"
 
 /*
  * In its place the loader puts the kernel's per-CPU variable that has the preemption
@@ -31,6 +29,19 @@ static __always_inline __u32 preemption(void)
 	return count;
 }
 
+/* The task's name. By a typed pointer, which 5.11 has, it is two loads; else a copy. */
+static __always_inline void current_comm(char *comm)
+{
+	if (layout.task_comm) {
+		volatile __u64 *name = (void *)bpf_get_current_task_btf() + layout.task_comm;
+
+		((__u64 *)comm)[0] = name[0];
+		((__u64 *)comm)[1] = name[1];
+	} else {
+		bpf_get_current_comm(comm, COMM_LEN);
+	}
+}
+
 static __always_inline bool in_irq(void)
 {
 	return preemption() & layout.irq_mask;
@@ -49,6 +60,7 @@ struct caller {
 	__u64 sp; /* the same, for a kprobe: its address; 0: unknown */
 	__u64 stack; /* of a call that was unwound when it began */
 	bool unwound;
+	bool apart; /* ctx came by way of memory: nothing can be reckoned with it */
 };
 
 static __always_inline struct scratch *enter(void)
@@ -83,51 +95,74 @@ static __always_inline void leave(void)
 }
 
 /*
- * Unwinds into s->stack, from the call site on: what lies above it is the
- * allocator and our own trampoline. That part has the same depth almost every
- * time, so the depth that was right last time is tried first.
+ * Where among the frames of a stack the call is that returns to an address; MAX_ABOVE: not
+ * found. A global function, for what it returns is just a number then to the verifier, and
+ * not as many as there are rounds.
  */
+__noinline int frame_at(__u32 room, __u64 ret)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	__u32 i;
+
+	if (!s)
+		return MAX_ABOVE;
+	for (i = 0; i < MAX_ABOVE; i++)
+		if (i >= s->full_frames || s->full[i] == ret)
+			break;
+	return i < s->full_frames ? i : MAX_ABOVE;
+}
+
+/*
+ * Puts into the stack of a room what was unwound there, from the call site on: what lies
+ * above it is the allocator and our own trampoline. A global function, as those below: the
+ * verifier looks at it once, not once a way through the program.
+ */
+__noinline int cut_above(__u32 room, __u64 call_site)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	__u32 frames, at = frame_at(room, call_site);
+	struct stack *st;
+
+	if (!s)
+		return 0;
+	st = &s->stack;
+	frames = s->full_frames;
+	if (at < MAX_ABOVE) {
+		bpf_probe_read_kernel(st->frame, sizeof(st->frame), &s->full[at]);
+		st->frames = frames - at;
+	} else if (layout.frame_pointers && frames) {
+		/*
+		 * Where a function begins, the frame is its caller's still: the return
+		 * into that is the one which is missing, behind the function itself.
+		 */
+		bpf_probe_read_kernel(st->frame, sizeof(st->frame), s->full);
+		st->frame[0] = call_site;
+		st->frames = frames;
+	} else {
+		st->frame[0] = call_site;
+		st->frames = 1;
+		st->cut = 1;
+		return 0;
+	}
+	st->cut = st->frames >= MAX_FRAMES || frames >= FULL_FRAMES;
+	if (st->frames > MAX_FRAMES)
+		st->frames = MAX_FRAMES;
+	return 0;
+}
+
+/* Unwinds into s->full. */
+static __always_inline void unwind_full(void *ctx, struct scratch *s)
+{
+	long n = bpf_get_stack(ctx, s->full, sizeof(s->full), 0);
+
+	s->full_frames = n < 0 ? 0 : (__u64)n / 8;
+}
+
+/* Unwinds into s->full, and into s->stack from the call site on. */
 static __always_inline void unwind(void *ctx, struct scratch *s, __u64 call_site)
 {
-	struct stack *st = &s->stack;
-	long n;
-
-	n = bpf_get_stack(ctx, st->frame, sizeof(st->frame), s->skip & BPF_F_SKIP_FIELD_MASK);
-	if (n < 8 || st->frame[0] != call_site) {
-		__u32 i, found = MAX_FRAMES;
-
-		n = bpf_get_stack(ctx, st->frame, sizeof(st->frame), 0);
-		for (i = 0; i < 24; i++) {
-			if ((long)(i * 8) >= n)
-				break;
-			if (st->frame[i] == call_site) {
-				found = i;
-				break;
-			}
-		}
-		if (found < MAX_FRAMES) {
-			s->skip = found;
-			n = bpf_get_stack(ctx, st->frame, sizeof(st->frame), found & BPF_F_SKIP_FIELD_MASK);
-		}
-		if (found == MAX_FRAMES && layout.frame_pointers && n >= 8) {
-			/*
-			 * Where a function begins, the frame is its caller's still: the return
-			 * into that is the one which is missing, behind the function itself.
-			 */
-			st->frame[0] = call_site;
-			st->frames = n / 8;
-			st->cut = st->frames >= MAX_FRAMES;
-			return;
-		}
-		if (found == MAX_FRAMES || n < 8 || st->frame[0] != call_site) {
-			st->frame[0] = call_site;
-			st->frames = 1;
-			st->cut = 1;
-			return;
-		}
-	}
-	st->frames = n / 8;
-	st->cut = st->frames >= MAX_FRAMES;
+	unwind_full(ctx, s);
+	cut_above(s->room, call_site);
 }
 
 /*
@@ -172,40 +207,99 @@ static __always_inline __u64 caller_beyond(void *ctx, struct scratch *s, __u64 c
 	return call_site;
 }
 
-static __always_inline bool same_stack(const struct stack *a, const struct stack *b)
+/* All ones for a frame that a stack has, else 0. */
+static __always_inline __u64 frame_mask(__u32 i, __u32 frames)
 {
+	__u64 below = (__u64)i - frames;
+
+	barrier_var(below); /* the compiler would compare, which is to branch */
+	return (__s64)below >> 63;
+}
+
+/* Two stacks that are compared, or one that is hashed. */
+struct hashing {
+	struct stack *a, *b;
+	__u64 result;
+};
+
+static long compare_frame(__u32 i, struct hashing *h)
+{
+	if (i >= MAX_FRAMES || i >= h->a->frames)
+		return 1;
+	h->result |= h->a->frame[i] ^ h->b->frame[i];
+	return 0;
+}
+
+static long hash_frame(__u32 i, struct hashing *h)
+{
+	if (i >= MAX_FRAMES || i >= h->a->frames)
+		return 1;
+	h->result = (h->result ^ h->a->frame[i]) * 0xff51afd7ed558ccdULL;
+	h->result ^= h->result >> 32;
+	return 0;
+}
+
+/* Whether the stack that lies in a room of the scratch map is the one with this id. */
+__noinline int same_stack(__u32 room, __u64 id)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct stack *a, *b = bpf_map_lookup_elem(&stacks, &id);
+	struct hashing h = {};
+
+	if (!s || !b)
+		return 0;
+	a = &s->stack;
 	if (a->frames != b->frames || a->load != b->load || a->role != b->role ||
 	    a->site != b->site)
-		return false;
-	for (__u32 i = 0; i < MAX_FRAMES; i++) {
+		return 0;
+	h.a = a;
+	h.b = b;
+	if (layout.loops) {
+		bpf_loop(MAX_FRAMES, compare_frame, &h, 0);
+		return !h.result;
+	}
+	/* By eights, and without a branch for each, for those are what costs the verifier time. */
+	for (__u32 i = 0; i < MAX_FRAMES; i += 8) {
 		if (i >= a->frames)
 			break;
-		if (a->frame[i] != b->frame[i])
-			return false;
+#pragma unroll
+		for (__u32 j = i; j < i + 8; j++)
+			h.result |= (a->frame[j] ^ b->frame[j]) & frame_mask(j, a->frames);
 	}
-	return true;
+	return !h.result;
 }
 
 /*
  * Finds or stores the stack that lies in a room of the scratch map, and returns its
  * id; 0: no room. The id is a hash, but two stacks never share one: all frames are
- * compared. A global function: the verifier looks at its loops once.
+ * compared.
  */
 __noinline __u64 store_stack(__u32 room)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
 	struct stack *st, *old;
+	struct hashing h = {};
 	__u64 id;
 
 	if (!s)
 		return 0;
 	st = &s->stack;
 	id = (((__u64)st->load << 3 | st->role) + 1) ^ st->site;
-	for (__u32 i = 0; i < MAX_FRAMES; i++) {
-		if (i >= st->frames)
-			break;
-		id = (id ^ st->frame[i]) * 0xff51afd7ed558ccdULL;
-		id ^= id >> 32;
+	if (layout.loops) {
+		h.a = st;
+		h.result = id;
+		bpf_loop(MAX_FRAMES, hash_frame, &h, 0);
+		id = h.result;
+	} else {
+		for (__u32 i = 0; i < MAX_FRAMES; i += 8) {
+			if (i >= st->frames)
+				break;
+#pragma unroll
+			for (__u32 j = i; j < i + 8; j++) {
+				id = (id ^ (st->frame[j] & frame_mask(j, st->frames))) * 0xff51afd7ed558ccdULL;
+				id ^= id >> 32;
+			}
+		}
 	}
 	for (__u32 try = 0; try < 3; try++) {
 		id += !id;
@@ -217,34 +311,68 @@ __noinline __u64 store_stack(__u32 room)
 			err = bpf_map_update_elem(&stacks, &id, st, BPF_NOEXIST);
 			if (err && err != EXIST_ERR)
 				break;
-			old = bpf_map_lookup_elem(&stacks, &id);
-			if (!old)
-				break;
 		}
-		if (same_stack(st, old))
+		if (same_stack(room, id))
 			return id;
 		id++;
 	}
 	return 0;
 }
 
+/*
+ * The id of the stack that was unwound in a room for a call that returns to ret; 0: there is
+ * no room for it. It is learned, unless at is 0.
+ */
+__noinline __u64 settle_stack(__u32 room, __u64 ret, __u64 at, __u64 tag, __u64 site)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	__u64 id;
+
+	if (!s)
+		return 0;
+	cut_above(room, ret);
+	id = store_stack(room);
+	/* Without the stack of a release nothing is wrong in the account. */
+	if (!id && s->stack.role != STACK_RELEASED)
+		lose(LOST_STACKS_FULL);
+	if (knowing.on && id && at && !s->stack.cut)
+		learn_stack(s, at, ret, tag, site, id);
+	return id;
+}
+
+/* Whether a stack that was told by comparing is the one that is unwound. */
+static __always_inline void verify_stack(void *ctx, struct scratch *s, const struct caller *c, __u64 id)
+{
+	unwind(ctx, s, c->ret);
+	if (!same_stack(s->room, id))
+		lose(LOST_MERGED);
+	__sync_fetch_and_add(&verified, 1);
+}
+
 /* The id of this call's stack; 0: there is no room for it. */
 static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct caller *c,
 				      __u32 load, __u32 role)
 {
+	__u64 id, at = 0, tag = 0, site = c->site == c->ret ? 0 : c->site;
 	struct stack *st = &s->stack;
-	__u64 id;
 
-	unwind(ctx, s, c->ret);
 	st->load = load;
 	st->role = role;
-	st->site = c->site == c->ret ? 0 : c->site;
+	st->site = site;
 	st->needed = role >= STACK_WRONG;
-	id = store_stack(s->room);
-	/* Without the stack of a release nothing is wrong in the account. */
-	if (!id && role != STACK_RELEASED)
-		lose(LOST_STACKS_FULL);
-	return id;
+	/* A kprobe's ctx is no place on the stack that is unwound. */
+	if (knowing.on && !c->sp && !c->apart && !in_irq()) {
+		at = address_by_own(ctx);
+		tag = known_tag(load, role, at);
+		id = known_stack(at, c->ret, tag, site, s->room);
+		if (id) {
+			if (knowing.verify)
+				verify_stack(ctx, s, c, id);
+			return id;
+		}
+	}
+	unwind_full(ctx, s);
+	return settle_stack(s->room, c->ret, at, tag, site);
 }
 
 /*
@@ -315,62 +443,128 @@ static __always_inline __u64 tp_arg(struct bpf_raw_tracepoint_args *ctx, __u8 i)
 	return 0;
 }
 
-static __always_inline long frame_read(void *ctx, __u64 *w)
+/*
+ * Reads the words from one of them on. Where memory can be given a type (Linux 6.2), that
+ * of some structure with a number in each word, it is a few loads; else a copy.
+ */
+static __always_inline long frame_read_from(void *ctx, __u64 *w, __u32 from)
 {
 	__u32 n = spec.args;
 
 	if (n > MAX_ARGS)
 		return -1;
-	return bpf_probe_read_kernel(w, (n + 4) * 8, ctx);
+	if (layout.frame_type) {
+		volatile __u64 *frame = bpf_rdonly_cast(ctx, layout.frame_type);
+
+#pragma unroll
+		for (__u32 i = 0; i < FRAME_WORDS; i++)
+			if (i >= from && i < n + 4)
+				w[i] = frame[i];
+		return 0;
+	}
+	return bpf_probe_read_kernel(w + from, (n + 4 - from) * 8, ctx + 8 * from);
+}
+
+static __always_inline long frame_read(void *ctx, __u64 *w)
+{
+	return frame_read_from(ctx, w, 0);
+}
+
+/* Counts what the second program handles in place of the first; says whether this one does. */
+static __always_inline bool step_in(bool yes)
+{
+	__u32 id = spec.id;
+
+	if (spec.twin == (yes ? 2 : 1) && id < MAX_PROBES)
+		__sync_fetch_and_add(&rescued[id], yes ? 1 : -1);
+	return yes;
+}
+
+static __always_inline struct event *event_ways(__u64 place)
+{
+	return &events[EVENT_WAYS * ((place * 0x9e3779b97f4a7c15ULL) >> (64 - EVENT_BITS))];
+}
+
+/* What mine says, where notes of several places meet: a global function, seldom called. */
+__noinline int mine_among(__u64 place, __u64 addr)
+{
+	struct event *e = event_ways(place);
+	/* The arguments are aligned, to four bytes at least. */
+	__u64 own = place | spec.twin, others = own ^ 3;
+
+#pragma unroll
+	for (__u32 w = 0; w < EVENT_WAYS; w++) {
+		__u64 key = e[w].key;
+
+		if ((key ^ place) > 3)
+			continue;
+		e[w].key = 0;
+		if (w)
+			__sync_fetch_and_add(&crowded, -1);
+		if (key == others && e[w].addr == addr)
+			return step_in(false);
+	}
+#pragma unroll
+	for (__u32 w = 0; w < EVENT_WAYS; w++) {
+		if (!e[w].key && !__sync_val_compare_and_swap(&e[w].key, 0, own)) {
+			e[w].addr = addr;
+			if (w)
+				__sync_fetch_and_add(&crowded, 1);
+			return step_in(true);
+		}
+	}
+	/* No room for a note: it is left to the other program, or lost, and counted. */
+	return step_in(false);
 }
 
 /*
  * Whether this event is ours to handle. The kernel does not let a program
  * interrupt itself: an interrupt that frees, while the program looks at a free of
- * the code below, would go unseen. Hence two programs on each tracepoint: the
- * first handles the event and notes it as pending, the second takes the note away,
- * and steps in where there is none. Since they run one after the other, with
- * preemption off, an event passes unseen only if two nested interrupts find both at
- * work; misses less rescues is how many did.
+ * the code below, would go unseen. Hence two programs: that which comes first handles the
+ * event and leaves a note, the other one takes the note away, or steps in where there is
+ * none. So an event passes unseen only if two nested interrupts find both at work; the
+ * misses of the one, less what the other has rescued, is how many did.
  *
- * An interrupt leaves the notes as it found them, or with one too many on top, where
- * it found the second program at work: those are dropped with the note below them or, if
- * that has been taken away, by the next event outside of interrupts.
+ * Which comes first is not ours to say: on tracepoints the one that was attached first, in
+ * trampolines the other one.
+ *
+ * A note is found by where the event's arguments are: that is on the stack of a task or an
+ * interrupt, which has one event at a time. Not by the CPU, for since 7.0 a task may be
+ * preempted between the two programs, and go on elsewhere (include/linux/tracepoint.h,
+ * __DO_TRACE_CALL). One that has been left over, because the other program was at work, is
+ * taken away at the next event in the same place.
  */
 static __always_inline bool mine(void *ctx, __u64 addr)
 {
-	__u32 id = spec.id, n;
-	struct pending *p = bpf_map_lookup_elem(&pending, &id);
+	__u64 place = scalar(ctx) ^ (__u64)spec.id << 48, own = place | spec.twin, key;
+	struct event *e = event_ways(place);
+	__u32 id = spec.id;
 
-	if (!p)
+	if (!spec.twin || id >= MAX_PROBES)
 		return true;
-	n = p->n;
-	if (!spec.twin) {
-		/* Outside of interrupts nothing else is under way: what is there was left over. */
-		if (n && !in_irq())
-			n = 0;
-		barrier_var(n); /* the check is not to be joined with the one before */
-		if (n >= MAX_PENDING)
-			n = 0;
-		p->n = n + 1; /* first: an interrupt from here on writes above it */
-		barrier();
-		p->event[n].ctx = (__u64)ctx;
-		p->event[n].addr = addr;
-		return true;
+	if (!paired[id]) {
+		/* The second is attached a little later, before there is anything to account for. */
+		if (spec.twin == 1)
+			return true;
+		paired[id] = 1;
+		return false;
 	}
-	for (__u32 i = 0; i < MAX_PENDING; i++) {
-		__u32 at = n - 1 - i;
-
-		if (at >= MAX_PENDING)
-			break;
-		if (p->event[at].ctx == (__u64)ctx && p->event[at].addr == addr) {
-			p->n = at;
-			return false;
+	/*
+	 * A place has one event at a time, so that nobody else makes notes of it now: where none is
+	 * further back, none of this one is.
+	 */
+	if (!*(volatile __u64 *)&crowded) {
+		key = *(volatile __u64 *)&e->key;
+		if (key == (own ^ 3) && e->addr == addr) {
+			e->key = 0;
+			return step_in(false);
+		}
+		if (!key && !__sync_val_compare_and_swap(&e->key, 0, own)) {
+			e->addr = addr;
+			return step_in(true);
 		}
 	}
-	if (id < MAX_PROBES)
-		__sync_fetch_and_add(&rescued[id], 1);
-	return true;
+	return mine_among(place, addr);
 }
 
 enum leads { LEADS_HERE, LEADS_ELSEWHERE, LEADS_ANYWHERE };
@@ -383,32 +577,26 @@ enum leads { LEADS_HERE, LEADS_ELSEWHERE, LEADS_ANYWHERE };
  */
 __noinline int call_leads(__u32 t, __u64 addr)
 {
-	__u32 load, i, section = MAX_SECTIONS, id = spec.id;
+	__u32 load, i, id = spec.id;
+	__u64 section, offset, key, *word;
 	struct target *tg;
 	struct load *ld;
 	struct site *site;
-	__u64 offset = 0, key, *word;
 
 	if (t >= MAX_TARGETS || id >= MAX_PROBES)
 		return LEADS_HERE;
 	load = loaded[t].load - 1;
+	section = section_of(load, addr);
+	if (section >= MAX_SECTIONS)
+		return LEADS_HERE; /* not the file that we know: take what comes */
 	i = t; /* its address is taken, and a variable in memory has no bounds */
 	tg = bpf_map_lookup_elem(&targets, &i);
 	ld = bpf_map_lookup_elem(&loads, &load);
 	if (!tg || !ld)
 		return LEADS_HERE;
-	for (i = 0; i < MAX_SECTIONS; i++) {
-		if (i >= tg->sections)
-			break;
-		/* The call lies before the address that it returns to. */
-		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size) {
-			section = i;
-			offset = addr - ld->section[i];
-			break;
-		}
-	}
-	if (section >= MAX_SECTIONS)
-		return LEADS_HERE; /* not the file that we know: take what comes */
+	barrier_var(section); /* its bounds are to be where it is used */
+	section %= MAX_SECTIONS;
+	offset = addr - ld->section[section];
 	key = (__u64)t << 56 | (__u64)section << 48 | offset;
 	site = bpf_map_lookup_elem(&sites, &key);
 	if (site)
@@ -416,6 +604,29 @@ __noinline int call_leads(__u32 t, __u64 addr)
 	i = tg->section[section].elsewhere + offset / 64;
 	word = bpf_map_lookup_elem(&elsewhere, &i);
 	return word && *word >> (offset % 64) & 1 ? LEADS_ELSEWHERE : LEADS_ANYWHERE;
+}
+
+/*
+ * The same, by what was found before: neither the code of a load nor the plan changes, and
+ * no load has the number of another.
+ */
+static __always_inline int leads(__u32 t, __u64 addr)
+{
+	__u64 *slot, what, was;
+	int found;
+
+	/* There a slot is written in two halves. */
+	if (t >= MAX_TARGETS || layout.word == 4)
+		return call_leads(t, addr);
+	/* All text of modules lies within 4 GB. */
+	what = addr << 32 | (__u64)(loaded[t].load & 0xffff) << 16 | (spec.id & 0xff) << 2;
+	slot = &led[(what * 0x9e3779b97f4a7c15ULL) >> (64 - LED_BITS)];
+	was = *(volatile __u64 *)slot;
+	if ((was ^ what) <= 3)
+		return was & 3;
+	found = call_leads(t, addr);
+	*(volatile __u64 *)slot = what | found;
+	return found;
 }
 
 /*
@@ -449,16 +660,6 @@ __noinline int claim(__u64 here, __u64 slot, __u64 ret)
 	return 0;
 }
 
-/* A pointer as a number: the verifier keeps them apart. */
-static __always_inline __u64 number(void *p)
-{
-	void *in = p;
-	__u64 out = 0;
-
-	bpf_probe_read_kernel(&out, sizeof(out), &in);
-	return out;
-}
-
 /* Says who called, and whether that was a call to what is probed. */
 static __always_inline void attribute(void *ctx, struct caller *c)
 {
@@ -481,7 +682,7 @@ static __always_inline void attribute(void *ctx, struct caller *c)
 static __always_inline bool attribute_beyond(void *ctx, struct caller *c)
 {
 	attribute(ctx, c);
-	if (c->t < 0 && passes_through(c->ret)) {
+	if (c->t < 0 && spec.throughs && c->ret - spec.through[0].base < spec.through_span && passes_through(c->ret)) {
 		struct scratch *s = enter();
 
 		if (!s)
@@ -492,7 +693,7 @@ static __always_inline bool attribute_beyond(void *ctx, struct caller *c)
 		leave();
 		attribute(ctx, c);
 	}
-	return c->t >= 0 && call_leads(c->t, c->site) != LEADS_ELSEWHERE;
+	return c->t >= 0 && leads(c->t, c->site) != LEADS_ELSEWHERE;
 }
 
 #endif

@@ -57,29 +57,19 @@ int file_info(struct iter_map_elem *ctx)
 __noinline int function_at(__u32 load, __u64 addr)
 {
 	struct load *ld = bpf_map_lookup_elem(&loads, &load);
-	__u32 section = MAX_SECTIONS, lo = 0, hi, key;
+	__u64 section = section_of(load, addr), offset;
+	__u32 lo = 0, hi, key;
 	struct target *tg;
-	__u64 offset = 0;
 	int best = -1;
 
-	if (!ld)
+	if (!ld || section >= MAX_SECTIONS)
 		return -1;
 	key = ld->target;
 	tg = bpf_map_lookup_elem(&targets, &key);
 	if (!tg)
 		return -1;
-	for (__u32 i = 0; i < MAX_SECTIONS; i++) {
-		if (i >= tg->sections)
-			break;
-		/* The call lies before the address that it returns to. */
-		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size) {
-			section = i;
-			offset = addr - 1 - ld->section[i];
-			break;
-		}
-	}
-	if (section == MAX_SECTIONS)
-		return -1;
+	barrier_var(section); /* its bounds are to be where it is used */
+	offset = addr - 1 - ld->section[section % MAX_SECTIONS];
 	hi = tg->syms;
 	for (int i = 0; i < 20; i++) {
 		__u32 mid = (lo + hi) / 2, n = tg->first_sym + mid;
@@ -100,35 +90,54 @@ __noinline int function_at(__u32 load, __u64 addr)
 	return best;
 }
 
-static __always_inline long print_frame(struct seq_file *seq, __u32 load, struct load *ld,
-					struct target *tg, __u64 addr)
+/* A stack that is printed. */
+struct printing {
+	struct seq_file *seq;
+	struct target *tg;
+	struct load *ld;
+	struct stack *st;
+	__u32 load;
+	long err;
+};
+
+static __always_inline void print_frame(struct printing *p, __u64 addr)
 {
-	int n = function_at(load, addr);
+	int n = function_at(p->load, addr);
 	struct sym *sym = n < 0 ? NULL : bpf_map_lookup_elem(&syms, &n);
 
 	if (sym) {
-		__u64 offset = addr - ld->section[sym->section % MAX_SECTIONS] - sym->offset;
+		__u64 offset = addr - p->ld->section[sym->section % MAX_SECTIONS] - sym->offset;
 
-		if (offset <= sym->size)
-			return print(seq, "[<%lx>] %s+0x%lx/0x%lx [%s]\n", addr, sym->name, offset,
-				     (__u64)sym->size, tg->name);
+		if (offset <= sym->size) {
+			p->err |= print(p->seq, "[<%lx>] %s+0x%lx/0x%lx [%s]\n", addr, sym->name, offset,
+					(__u64)sym->size, p->tg->name);
+			return;
+		}
 	}
-	return print(seq, "[<%lx>] %pB\n", addr, (void *)addr);
+	p->err |= print(p->seq, "[<%lx>] %pB\n", addr, (void *)addr);
 }
 
-static __always_inline long print_stack(struct seq_file *seq, __u32 load, struct load *ld,
-					struct target *tg, struct stack *st)
+static long print_nth(__u32 i, struct printing *p)
 {
-	long err = 0;
+	if (i >= MAX_FRAMES || i >= p->st->frames)
+		return 1;
+	print_frame(p, p->st->frame[i]);
+	return 0;
+}
 
-	if (st->site)
-		err |= print_frame(seq, load, ld, tg, st->site);
-	for (__u32 i = 0; i < MAX_FRAMES; i++) {
-		if (i >= st->frames)
-			break;
-		err |= print_frame(seq, load, ld, tg, st->frame[i]);
+/* With bpf_loop the verifier looks at a frame once. */
+static __always_inline void print_stack(struct printing *p)
+{
+	if (p->st->site)
+		print_frame(p, p->st->site);
+	if (layout.loops) {
+		bpf_loop(MAX_FRAMES, print_nth, p, 0);
+		return;
 	}
-	return err;
+	for (__u32 i = 0; i < MAX_FRAMES; i++) {
+		if (print_nth(i, p))
+			break;
+	}
 }
 
 static __always_inline long print_process(struct seq_file *seq, const char *comm, __u32 pid, __u8 irq)
@@ -155,8 +164,8 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	struct target *tg;
 	struct load *ld;
 	__u32 t = file_target, i;
+	struct printing p = {.seq = seq};
 	__u64 stack;
-	long err;
 
 	if (!o || !key)
 		return 0;
@@ -172,24 +181,28 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	if (st && st->printed == ctx->meta->session_id)
 		return 0;
 	address = o->address;
+	p.ld = ld;
+	p.tg = tg;
+	p.st = st;
+	p.load = i;
 
-	err = print_process(seq, o->comm, o->pid, o->irq);
+	p.err = print_process(seq, o->comm, o->pid, o->irq);
 	if (o->size)
-		err |= print(seq, "Address: 0x%lx, size: %llu; stack trace of the allocation:\n", address,
+		p.err |= print(seq, "Address: 0x%lx, size: %llu; stack trace of the allocation:\n", address,
 			     o->size);
 	else
-		err |= print(seq, "Address: 0x%lx, size: unknown; stack trace of the allocation:\n",
+		p.err |= print(seq, "Address: 0x%lx, size: unknown; stack trace of the allocation:\n",
 			     address);
 	if (st) {
-		err |= print_stack(seq, i, ld, tg, st);
+		print_stack(&p);
 		if (st->live > 1)
-			err |= print(seq, "+%llu more allocation(s) with the same call stack.\n",
+			p.err |= print(seq, "+%llu more allocation(s) with the same call stack.\n",
 				     st->live - 1);
 	} else {
-		err |= print_frame(seq, i, ld, tg, o->call_site);
+		print_frame(&p, o->call_site);
 	}
-	err |= print(seq, RULE);
-	if (st && !err)
+	p.err |= print(seq, RULE);
+	if (st && !p.err)
 		st->printed = ctx->meta->session_id;
 	return 0;
 }
@@ -200,6 +213,7 @@ int file_unallocated_frees(struct iter_map_elem *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	struct wrong *w = ctx->value;
 	__u64 *key = ctx->key, stack;
+	struct printing p = {.seq = seq};
 	struct stack *st;
 	struct target *tg;
 	struct load *ld;
@@ -218,7 +232,11 @@ int file_unallocated_frees(struct iter_map_elem *ctx)
 		return 0;
 	print_process(seq, w->self.comm, w->self.pid, w->self.irq);
 	print(seq, "Address: 0x%lx; stack trace of the deallocation:\n", w->address);
-	print_stack(seq, i, ld, tg, st);
+	p.ld = ld;
+	p.tg = tg;
+	p.st = st;
+	p.load = i;
+	print_stack(&p);
 	if (w->what == WRONG_DOUBLE)
 		print(seq, "It had been released already.\n");
 	if (w->what == WRONG_MISMATCHED)

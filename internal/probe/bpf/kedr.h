@@ -22,6 +22,8 @@
 #define MAX_LOADS 1024
 #define MAX_PROBES 256
 #define MAX_FRAMES 64
+#define MAX_ABOVE 24 /* frames of an allocator and of ours, above a call */
+#define FULL_FRAMES (MAX_FRAMES + MAX_ABOVE)
 #define MAX_STRING 4096
 #define MAX_BULK 65536
 #define MAX_BULK_SHORT 128 /* before 5.17 */
@@ -31,6 +33,9 @@
 #define COMM_LEN 16
 #define FILTER_BITS 16
 #define MAX_CPUS 1024
+#define LED_BITS 9
+#define EVENT_BITS 10
+#define EVENT_WAYS 4
 
 /* Why an event was not accounted for; named in internal/probe/abi.go. */
 enum lost_reason {
@@ -46,6 +51,7 @@ enum lost_reason {
 	LOST_NOTES,
 	LOST_OPEN,
 	LOST_RETURN,
+	LOST_MERGED,
 	LOST_MAX,
 };
 
@@ -113,7 +119,7 @@ struct probe_spec {
 	__u8 skip_if; /* not an object when the result is this argument */
 	__u8 replaces; /* argument whose object this call takes over (realloc) */
 	__u8 tracepoint;
-	__u8 twin; /* the second of two programs on one tracepoint */
+	__u8 twin; /* the first or the second of two programs for one event; 0: there is one only */
 	__u8 throughs; /* how many of the ranges are used */
 	__u8 check_only; /* the release itself is seen elsewhere */
 	__u8 tag; /* distinguishes objects that share an address; 0: memory */
@@ -126,11 +132,14 @@ struct probe_spec {
 	__u8 fills; /* entries of the array that were there before are passed over */
 	__u8 compare_size; /* a release names the size, and it has to be the object's */
 	__u8 narrow; /* arguments of 32 bits, a bit each: the rest of their slot is anything */
+	__u8 pointer; /* the address is at pointer_offset behind that argument */
 	__u8 tails; /* some calls of the target are jumps: look for their notes */
 	__u32 kinds; /* what is handed out, a bit a kind; what is taken back */
 	__u32 last_offset;
 	__u32 inside; /* where in its block an object lies */
+	__u32 pointer_offset;
 	__u32 link; /* where in an object of a list its link is */
+	__u64 through_span; /* from the first of those below to the end of the last */
 	struct range through[MAX_THROUGH]; /* functions whose caller is meant */
 };
 
@@ -145,11 +154,14 @@ struct kernel_layout {
 	__u32 irq_mask; /* of the preemption counter: in hard or soft interrupt, or NMI */
 	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
 	__u32 percpu_count; /* where the preemption counter is in PERCPU_VARIABLE; -1: no such */
-	__u32 task_comm, task_pid, task_tgid, task_cpu; /* 0: there is no typed pointer to the task */
+	__u32 task_comm; /* 0: there is no typed pointer to the task */
 	__u32 func_args; /* bpf_get_func_arg may be called */
+	__u32 frame_type; /* of struct pt_regs, for bpf_rdonly_cast; 0: there is no such */
 	__u32 word; /* bytes of a long and of a pointer */
 	__u32 frame_pointers; /* by which stacks are unwound */
 	__u32 stack_shift; /* of THREAD_SIZE */
+	__u32 loops; /* bpf_loop may be called */
+	__u32 sections; /* of code, that a target has at most */
 	__u64 vmalloc_base;
 };
 
@@ -252,18 +264,10 @@ struct site {
 	__u64 probes[MAX_PROBES / 64];
 };
 
-/*
- * The events that the first of two programs has handled and the second has not
- * seen yet, innermost last: an interrupt may come between the two, with events of
- * its own.
- */
-#define MAX_PENDING 8
-struct pending {
-	__u32 n;
-	__u32 pad;
-	struct {
-		__u64 ctx, addr;
-	} event[MAX_PENDING];
+/* An event that one of two programs has handled and the other has not seen yet. */
+struct event {
+	__u64 key; /* where its arguments are, on the stack, the probe, and which program; 0: none */
+	__u64 addr;
 };
 
 struct sym {
@@ -286,9 +290,17 @@ struct range ranges[2 * MAX_TARGETS];
 struct loaded loaded[MAX_TARGETS];
 __u32 load_count;
 __u64 lost[MAX_PROBES * LOST_MAX];
-__u64 rescued[MAX_PROBES]; /* events that only the second program has seen */
+__u64 rescued[MAX_PROBES]; /* what the second program has handled, less what the first has left to it */
 __u64 ran[2 * MAX_PROBES]; /* how often a kprobe's program has run: at the entry, at the return */
 __u64 vmemmap_base, page_offset_base;
+struct event events[EVENT_WAYS << EVENT_BITS];
+__u64 crowded; /* notes that are not in the first of their ways */
+__u8 paired[MAX_PROBES]; /* the second program has been there */
+/*
+ * Where calls lead (call_leads), to be found without a look-up: the call, the load and the
+ * probe, and the answer in the lowest two bits. A slot a hash value.
+ */
+__u64 led[1 << LED_BITS];
 __u64 noted; /* jumps that were noted: 0 spares a lookup */
 /*
  * Each CPU's preemption counter, by address (arch/x86/include/asm/preempt.h: a
@@ -398,12 +410,26 @@ struct {
 	__type(value, __u64);
 } elsewhere SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_PROBES);
-	__type(key, __u32);
-	__type(value, struct pending);
-} pending SEC(".maps");
+/* A call stack that can be told by comparing words (known.h). */
+#define KNOWN_WORDS 48 /* of a stack, that are compared */
+#define KNOWN_POINTERS 6 /* that point into it, likewise */
+#define KNOWN_COPY 4096 /* bytes from ctx on, in which they have to lie; a power of two */
+
+struct known_word {
+	__u64 value;
+	__u64 at; /* bytes from ctx on */
+};
+
+struct known_way {
+	/* 0: nothing yet; else how often it has been written, twice; odd: it is being written. */
+	__u64 state;
+	__u64 ret, tag, site; /* whose stack it is */
+	__u64 id; /* in stacks */
+	__u32 words, pointers;
+	__u64 span; /* bytes from ctx on, in which the words lie */
+	struct known_word word[KNOWN_WORDS];
+	struct known_word pointer[KNOWN_POINTERS]; /* the values count from ctx on, too */
+};
 
 /*
  * Room to work in, for each program apart. The kernel lets a program interrupt
@@ -414,12 +440,26 @@ struct {
 struct scratch {
 	__u32 depth; /* of the first: how many are in use */
 	__u32 room; /* which one this is */
-	__u32 pad;
-	__u32 skip; /* frames above the call site, last time */
 	struct stack stack;
 	struct object object;
 	struct wrong wrong;
-	char string[MAX_STRING];
+	union {
+		char string[MAX_STRING];
+		__u64 copy[KNOWN_COPY / 8]; /* of the stack, to be compared */
+		struct {
+			__u64 full[FULL_FRAMES]; /* all frames, those above the call too */
+			__u32 full_frames, pass;
+			/*
+			 * Of the stack that is learned. Here, not in what the loop's function is
+			 * given: the verifier would follow each value through all rounds.
+			 */
+			__u64 low; /* where the program has saved a register; 0: not found yet */
+			__u32 next; /* frame that is looked for */
+			__u32 failed;
+			struct known_way learned;
+		};
+	};
+	__u64 copied; /* bytes of the copy */
 };
 
 struct {
@@ -443,6 +483,9 @@ static __always_inline void lose(enum lost_reason why)
 /* The target that addr belongs to the text of, or -1. */
 static __always_inline int target_of(__u64 addr)
 {
+	/* One is the rule, and half of what the loop takes. */
+	if (spec.targets == 1)
+		return addr - ranges[0].base < ranges[0].size || addr - ranges[1].base < ranges[1].size ? 0 : -1;
 	for (__u32 i = 0; i < 2 * MAX_TARGETS; i++) {
 		if (i >= 2 * spec.targets)
 			break;
@@ -503,6 +546,34 @@ static __always_inline __u64 key_of(__u64 addr)
 	if (spec.space == SPACE_PAGE_VIRT)
 		addr = page_of(addr);
 	return (addr - spec.inside) ^ (__u64)spec.tag << 56;
+}
+
+/*
+ * The section of a load, by its index, that has the call which returns to addr;
+ * MAX_SECTIONS: none. A global function, for what it returns is just a number then to the
+ * verifier, and not as many as there are rounds.
+ */
+__noinline __u64 section_of(__u32 load, __u64 addr)
+{
+	struct load *ld = bpf_map_lookup_elem(&loads, &load);
+	struct target *tg;
+	__u32 t;
+
+	if (!ld)
+		return MAX_SECTIONS;
+	t = ld->target;
+	tg = bpf_map_lookup_elem(&targets, &t);
+	if (!tg)
+		return MAX_SECTIONS;
+	/* Those that a target does not have are of no size. */
+	for (__u32 i = 0; i < MAX_SECTIONS; i++) {
+		if (i >= layout.sections)
+			break;
+		/* The call lies before the address that it returns to. */
+		if (ld->section[i] && addr - 1 - ld->section[i] < tg->section[i].size)
+			return i;
+	}
+	return MAX_SECTIONS;
 }
 
 #endif

@@ -55,7 +55,7 @@ static __always_inline void locate(struct load *ld, struct target *tg, __u64 mod
 	if (half(kallsyms, layout.num_symtab) != tg->symbol_count)
 		return;
 	for (__u32 i = 0; i < MAX_SECTIONS; i++) {
-		if (i >= tg->sections)
+		if (i >= layout.sections || i >= tg->sections)
 			break;
 		ld->section[i] = word_at(symtab + (__u64)tg->section[i].symbol * layout.sym_size +
 					 layout.sym_value) - tg->section[i].value;

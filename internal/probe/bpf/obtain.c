@@ -79,7 +79,7 @@ static __always_inline int obtained(void *ctx, const __u64 *w, const struct call
 	if (failed(addr))
 		return 0;
 	if (spec.address < MAX_ARGS)
-		addr = w[spec.address];
+		addr = address_of(w[spec.address]);
 	if (nothing(addr) || error_pointer(addr))
 		return 0;
 	if (!ours) {
@@ -261,10 +261,9 @@ int obtain_bulk_short(void *ctx)
 SEC("raw_tp/obtain")
 int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 args[MAX_ARGS] = {};
+	__u64 addr, args[MAX_ARGS];
 	struct caller c = {};
 	struct scratch *s;
-	__u64 addr;
 
 	addr = tp_arg(ctx, spec.address);
 	if (!mine(ctx, addr))
@@ -276,6 +275,7 @@ int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (nothing(addr))
 		return 0;
+	__builtin_memset(args, 0, sizeof(args));
 	if (spec.size_a < MAX_ARGS)
 		args[spec.size_a] = tp_arg(ctx, spec.size_a);
 	if (spec.owner < MAX_ARGS)

@@ -30,7 +30,43 @@ static __always_inline bool mismatched(const struct object *o, const struct clai
 /* Whether the target itself made this call, to this very function. */
 static __always_inline bool own(const struct caller *c)
 {
-	return c->t >= 0 && call_leads(c->t, c->site) == LEADS_HERE;
+	return c->t >= 0 && leads(c->t, c->site) == LEADS_HERE;
+}
+
+/*
+ * What a target does with an object, or with what is none. The stack is asked for in one
+ * place: that is most of what the verifier has to look at.
+ */
+static __always_inline void took(void *ctx, struct scratch *s, const struct caller *c, __u64 addr, __u64 key,
+				 struct object *old, bool bad, __u64 times)
+{
+	__u8 role = STACK_RELEASED, what = WRONG_MISMATCHED;
+	struct freed *before = NULL;
+	__u64 stack = 0;
+	__u32 id;
+
+	if (bad) {
+		id = load_now(c->t);
+		if (!old) {
+			before = released_before(key);
+			what = before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
+		}
+		role = STACK_WRONG + what;
+	} else {
+		id = old ? old->load : 0;
+	}
+	if (id && c->t >= 0)
+		stack = stack_id(ctx, s, c, id, role);
+	if (bad && id)
+		wrong_release(s, c, addr, old, before, what, times, id, stack);
+	/*
+	 * A tracepoint tells that the memory goes, whatever was said; a function
+	 * that was given what is not its own does nothing with it.
+	 */
+	if (old && !spec.check_only && (!bad || spec.tracepoint)) {
+		note_release(c, key, old, stack);
+		forget(key, old);
+	}
 }
 
 static __always_inline void release(void *ctx, struct caller *c, __u64 addr, const struct claims *says)
@@ -59,16 +95,7 @@ static __always_inline void release(void *ctx, struct caller *c, __u64 addr, con
 			forget(key, old);
 		return;
 	}
-	if (bad)
-		wrong_release(ctx, s, c, addr, key, old, 1);
-	/*
-	 * A tracepoint tells that the memory goes, whatever was said; a function
-	 * that was given what is not its own does nothing with it.
-	 */
-	if (old && !spec.check_only && (!bad || spec.tracepoint)) {
-		note_release(ctx, s, c, key, old);
-		forget(key, old);
-	}
+	took(ctx, s, c, addr, key, old, bad, 1);
 	leave();
 }
 
@@ -88,8 +115,7 @@ static __always_inline int releases(void *ctx, const __u64 *w, struct caller *c)
 
 	if (spec.address >= MAX_ARGS)
 		return 0;
-	addr = w[spec.address];
-
+	addr = address_of(w[spec.address]);
 	if (spec.from == FROM_RCU_HEAD) {
 		/* head is a member of the object, the function its offset; no head: the object itself */
 		__u64 func;
@@ -129,7 +155,9 @@ int release_entry(void *ctx)
 	__u64 w[FRAME_WORDS];
 	struct caller c = {};
 
-	return read_call(ctx, w, &c) ? releases(ctx, w, &c) : 0;
+	if (!read_call(ctx, w, &c) || spec.address >= MAX_ARGS || !mine(ctx, w[spec.address]))
+		return 0;
+	return releases(ctx, w, &c);
 }
 
 struct bulk_release {
@@ -143,7 +171,10 @@ static long release_one(__u32 i, struct bulk_release *b)
 {
 	__u64 addr = word_at(b->array + i * layout.word);
 
-	release(b->ctx, &b->c, addr, &b->says);
+	struct caller c = b->c;
+
+	c.apart = true;
+	release(b->ctx, &c, addr, &b->says);
 	return 0;
 }
 
@@ -205,7 +236,7 @@ static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const 
 	}
 	attribute(ctx, &b.c);
 	if (s->wrong.count && !spec.foreign && own(&b.c))
-		wrong_release(ctx, s, &b.c, s->wrong.address, key_of(s->wrong.address), NULL, s->wrong.count);
+		took(ctx, s, &b.c, s->wrong.address, key_of(s->wrong.address), NULL, true, s->wrong.count);
 	leave();
 	return 0;
 }
@@ -217,7 +248,9 @@ int release_bulk(void *ctx)
 	struct caller c = {};
 	__u64 w[FRAME_WORDS];
 
-	return read_call(ctx, w, &c) ? releases_bulk(ctx, w, &c) : 0;
+	if (!read_call(ctx, w, &c) || spec.address >= MAX_ARGS || !mine(ctx, w[spec.address]))
+		return 0;
+	return releases_bulk(ctx, w, &c);
 }
 
 SEC("fentry/release_bulk_short")

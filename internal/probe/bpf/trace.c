@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The trace: what a target calls, and what the kernel calls in a target. One pair of
- * programs a function; what they have seen goes to a ring buffer in the order in which
- * it happened on each CPU, and user space joins the halves of a call.
+ * programs a function; what they have seen goes to a ring (ring.h) in the order in which
+ * it happened, and user space joins the halves of a call.
  *
  * The halves have one number: where on the stack the call's frame lies. No two calls
  * that have not returned have the same.
  */
-#include "context.h"
+#include "ring.h"
 
 enum trace_what {
 	TRACE_CALL = 1,
@@ -21,7 +21,6 @@ enum trace_what {
 #define TRACE_CAPTURES 8
 #define TRACE_CAPTURE 64
 #define TRACE_RESULT 0xff /* instead of an argument: the result */
-#define TRACE_WAKE (64 * 1024) /* bytes between one waking of the reader and the next */
 
 /* How a result says that the call failed. */
 enum trace_fails { FAILS_NEVER, FAILS_INT, FAILS_LONG, FAILS_POINTER };
@@ -41,6 +40,7 @@ struct trace_spec {
 	__u8 accounted; /* what is obtained is looked after as well */
 	__u8 unprobed; /* there is no probe at the function itself */
 	__u8 kprobe; /* a kprobe, which may be a breakpoint */
+	__u8 direct; /* the arguments are taken from the context */
 	__u8 life; /* that targets come and go is recorded, too */
 	struct {
 		__u8 from;
@@ -51,11 +51,12 @@ struct trace_spec {
 };
 
 struct trace_event {
+	__u64 mark; /* see ring.h */
 	__u8 what, context, target, captures;
 	__u32 function;
 	__u64 time, id;
-	__u64 result, duration;
-	/* So far a return: the rest is that of the call. */
+	__u64 result; /* so far a return: the rest is that of the call */
+	__u64 duration;
 	__u32 tgid, pid, cpu, load;
 	__u64 site;
 	__u64 live; /* bytes that the target has outstanding */
@@ -107,11 +108,6 @@ struct {
 	__type(value, struct trace_count);
 } trace_counts SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-} trace_events SEC(".maps");
-
 /* Calls that have not returned, where that has to be known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -147,25 +143,6 @@ struct trace_record8 trace_nothing; /* what a new entry holds first */
 	} while (0)
 
 /*
- * The reader is woken when there is something to do, once for so many bytes; it looks
- * now and then by itself. A record's address tells where in the ring it lies.
- */
-#define trace_wake(r) \
-	((scalar(r) & (TRACE_WAKE - 1)) < sizeof(*(r)) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)
-
-/*
- * A pointer as a number to reckon with, which the verifier allows of the distance between
- * two: that from a place of our own, which is always the same.
- */
-static __always_inline __u64 scalar(void *p)
-{
-	__u64 n = (__u64)p;
-
-	asm volatile("%0 -= %1" : "+r"(n) : "r"(ranges));
-	return n;
-}
-
-/*
  * include/linux/preempt.h; layout.irq_mask says which of its forms it is. A breakpoint
  * counts as an NMI (irqentry_nmi_enter, kernel/entry/common.c), which is taken off again.
  */
@@ -184,26 +161,15 @@ static __always_inline __u8 trace_context(void)
 	return count & ~0x100 ? 2 : 1;
 }
 
-/* Who calls. By a typed pointer, which 5.11 has, it is a few loads; else three helpers. */
+/* Who calls. */
 static __always_inline void trace_task(__u32 *tgid, __u32 *pid, __u32 *cpu, char *comm)
 {
-	if (layout.task_comm) {
-		void *task = bpf_get_current_task_btf();
-		volatile __u64 *name = task + layout.task_comm;
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
 
-		((__u64 *)comm)[0] = name[0];
-		((__u64 *)comm)[1] = name[1];
-		*tgid = *(volatile __u32 *)(task + layout.task_tgid);
-		*pid = *(volatile __u32 *)(task + layout.task_pid);
-		*cpu = *(volatile __u32 *)(task + layout.task_cpu);
-	} else {
-		__u64 pid_tgid = bpf_get_current_pid_tgid();
-
-		bpf_get_current_comm(comm, COMM_LEN);
-		*tgid = pid_tgid >> 32;
-		*pid = pid_tgid;
-		*cpu = bpf_get_smp_processor_id();
-	}
+	current_comm(comm);
+	*tgid = pid_tgid >> 32;
+	*pid = pid_tgid;
+	*cpu = bpf_get_smp_processor_id();
 }
 
 /*
@@ -281,7 +247,7 @@ static __noinline int trace_site_wanted(__u32 t, __u64 addr)
 	for (i = 0; i < MAX_SECTIONS; i++) {
 		__u64 offset = addr - 1 - ld->section[i], *word;
 
-		if (i >= tg->sections)
+		if (i >= layout.sections)
 			break;
 		if (ld->section[i] && offset < tg->section[i].size) {
 			__u32 at = tg->section[i].elsewhere + offset / 64;
@@ -330,21 +296,23 @@ static __always_inline void trace_capture(struct trace_capture *c, __u32 i, cons
 			(r)->capture[i].number = TRACE_RESULT;                                 \
 	}
 
-/* Everything of a call that is known when it begins. */
+/* The word that begins with what it is, at one go. */
+static __always_inline void trace_head(__u8 *at, __u8 what, __u8 context, __u8 target, __u8 captures, __u32 fn)
+{
+	*(__u64 *)at = what | (__u64)context << 8 | (__u64)target << 16 | (__u64)captures << 24 | (__u64)fn << 32;
+}
+
+/*
+ * Everything of a call that is known when it begins. What is not, is left as it is: the
+ * result, the duration, and what the target has outstanding where nobody counts that.
+ */
 static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u64 id, __u32 t, __u64 site)
 {
-	e->what = TRACE_CALL;
-	e->context = trace_context();
-	e->target = t;
-	e->captures = tracing.captures;
-	e->function = fn;
+	trace_head(&e->what, TRACE_CALL, trace_context(), t, tracing.captures, fn);
 	e->time = bpf_ktime_get_ns();
 	e->id = id;
 	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
-	e->result = 0;
-	e->duration = 0;
 	e->site = site;
-	e->live = 0;
 	if (tracing.accounted) {
 		__u32 load = e->load - 1;
 		struct load *ld = bpf_map_lookup_elem(&loads, &load);
@@ -357,7 +325,7 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 
 #define TRACE_EMIT(n)                                                                          \
 	do {                                                                                   \
-		struct trace_record##n *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0); \
+		struct trace_record##n *r = ring_reserve(sizeof(*r), &mark);                   \
 		if (!r) {                                                                      \
 			TRACE_COUNT(full);                                                     \
 			return 0;                                                              \
@@ -365,13 +333,14 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 		trace_describe(fn, &r->e, id, t, site);                                        \
 		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));                          \
 		TRACE_CAPTURE_ALL(r, n, 0);                                                    \
-		bpf_ringbuf_submit(r, trace_wake(r));                                 \
+		ring_submit(r, sizeof(*r), mark, false);                                                   \
 	} while (0)
 
 /* A call has begun; says whether its return is of interest. */
-static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, const __u64 *args)
+static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, const __u64 *args,
+				       const __u64 *in)
 {
-	__u64 function = fn;
+	__u64 function = fn, mark;
 
 	if (tracing.sited && !trace_site_wanted(t, site))
 		return 0;
@@ -391,15 +360,22 @@ static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, 
 	if (!trace_wanted_yet(fn, args))
 		return 0;
 	if (tracing.captures == 0) {
-		struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+		struct trace_event *e = ring_reserve(sizeof(*e), &mark);
 
 		if (!e) {
 			TRACE_COUNT(full);
 			return 0;
 		}
 		trace_describe(fn, e, id, t, site);
-		__builtin_memcpy(e->args, args, sizeof(e->args));
-		bpf_ringbuf_submit(e, trace_wake(e));
+		if (tracing.direct) {
+#pragma unroll
+			for (__u32 i = 0; i < TRACE_ARGS; i++)
+				if (i < spec.args)
+					e->args[i] = *(volatile __u64 *)&in[i];
+		} else {
+			__builtin_memcpy(e->args, args, sizeof(e->args));
+		}
+		ring_submit(e, sizeof(*e), mark, false);
 	} else if (tracing.captures == 1) {
 		TRACE_EMIT(1);
 	} else if (tracing.captures == 2) {
@@ -426,7 +402,7 @@ static __always_inline void trace_late(__u32 fn, __u64 id, __u64 result)
 	r->e.duration = bpf_ktime_get_ns() - r->e.time;
 	if ((!tracing.errors || trace_failed(result)) && trace_wanted(fn, &r->e)) {
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 1);
-		if (bpf_ringbuf_output(&trace_events, r, sizeof(*r), 0))
+		if (ring_output(r, sizeof(*r)))
 			TRACE_COUNT(full);
 	}
 	bpf_map_delete_elem(&trace_open, &id);
@@ -434,22 +410,18 @@ static __always_inline void trace_late(__u32 fn, __u64 id, __u64 result)
 
 #define TRACE_RETURNED(e)                                       \
 	do {                                                    \
-		(e)->what = TRACE_RETURN;                       \
-		(e)->context = 0; /* that of the call */        \
-		(e)->target = tracing.target;                   \
-		(e)->captures = 0;                              \
-		(e)->function = fn;                             \
+		trace_head(&(e)->what, TRACE_RETURN, 0, tracing.target, 0, fn); \
 		(e)->time = bpf_ktime_get_ns();                 \
 		(e)->id = id;                                   \
 		(e)->result = result;                           \
-		(e)->duration = 0;                              \
 	} while (0)
 
 struct trace_return {
+	__u64 mark;
 	__u8 what, context, target, captures;
 	__u32 function;
 	__u64 time, id;
-	__u64 result, duration;
+	__u64 result;
 };
 
 /* With what the result points to. */
@@ -458,7 +430,7 @@ struct trace_return {
 		struct {                                                                       \
 			struct trace_return e;                                                 \
 			struct trace_capture capture[n];                                       \
-		} *r = bpf_ringbuf_reserve(&trace_events, sizeof(*r), 0);                      \
+		} *r = ring_reserve(sizeof(*r), &mark);                                        \
 		__u64 none[TRACE_ARGS] = {};                                                   \
 		__u32 at = 0;                                                                  \
 		if (!r) {                                                                      \
@@ -474,11 +446,13 @@ struct trace_return {
 				trace_capture(&r->capture[at++], i, none, result);             \
 		}                                                                              \
 		r->e.captures = at;                                                            \
-		bpf_ringbuf_submit(r, trace_wake(r));                                          \
+		ring_submit(r, sizeof(*r), mark, false);                                                   \
 	} while (0)
 
 static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 {
+	__u64 mark;
+
 	if (tracing.late) {
 		trace_late(fn, id, result);
 		return;
@@ -497,27 +471,28 @@ static __always_inline void trace_returned(__u32 fn, __u64 id, __u64 result)
 	} else if (tracing.results) {
 		TRACE_EMIT_RETURN(8);
 	} else {
-		struct trace_return *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+		struct trace_return *e = ring_reserve(sizeof(*e), &mark);
 
 		if (!e) {
 			TRACE_COUNT(full);
 			return;
 		}
 		TRACE_RETURNED(e);
-		bpf_ringbuf_submit(e, trace_wake(e));
+		ring_submit(e, sizeof(*e), mark, false);
 	}
 }
 
 /*
  * The target that made this call, by the trampoline's frame; -1: none. w is its words from
- * the arguments on, of which those of other things are made nothing; see caller_word.
+ * the arguments on, of which those of other things are made nothing; see caller_word. The
+ * arguments are left out where they are taken directly.
  */
 static __always_inline int trace_caller(void *ctx, __u64 *w, __u64 *site)
 {
 	__u64 ip = spec.function ? spec.function : bpf_get_func_ip(ctx);
 	__u32 fn = tracing.function, n = spec.args;
 
-	if (n > MAX_ARGS || frame_read(ctx, w)) {
+	if (n > MAX_ARGS || frame_read_from(ctx, w, tracing.direct ? n + 1 : 0)) {
 		TRACE_COUNT(frame);
 		return -1;
 	}
@@ -531,7 +506,7 @@ static __always_inline int trace_caller(void *ctx, __u64 *w, __u64 *site)
 	}
 #pragma unroll
 	for (__u32 i = 0; i < TRACE_ARGS; i++)
-		if (i >= n)
+		if (i >= n && !tracing.direct)
 			w[i] = 0;
 	return target_of(*site);
 }
@@ -572,7 +547,7 @@ int trace_entry(void *ctx)
 
 	*(volatile __u32 *)busy = tracing.function + 1;
 	t = trace_caller(ctx, w, &site);
-	if (t >= 0 && trace_call(tracing.function, (__u64)ctx, t, site, w)) {
+	if (t >= 0 && trace_call(tracing.function, (__u64)ctx, t, site, w, ctx)) {
 		__sync_fetch_and_add(&slot->count, 1);
 		slot->last = TRACE_MARK(ctx);
 	}
@@ -599,7 +574,7 @@ static __noinline int trace_rescue(void *ctx)
 	int t = trace_caller(ctx, w, &site);
 
 	TRACE_COUNT(checked);
-	if (t >= 0 && trace_call(fn, (__u64)ctx, t, site, w))
+	if (t >= 0 && trace_call(fn, (__u64)ctx, t, site, w, ctx))
 		trace_returned(fn, (__u64)ctx, trace_result(ctx));
 	return 0;
 }
@@ -668,7 +643,7 @@ int trace_kprobe(void *ctx)
 		return 0;
 	}
 	trace_registers(ctx, args);
-	trace_call(fn, sp, t, ret, args);
+	trace_call(fn, sp, t, ret, args, NULL);
 	return 0;
 }
 
@@ -710,7 +685,7 @@ int trace_session(void *ctx)
 		return 1; /* the return is of no interest either */
 	trace_registers(ctx, args);
 	*id = sp;
-	return !trace_call(fn, sp, t, ret, args);
+	return !trace_call(fn, sp, t, ret, args, NULL);
 }
 
 /*
@@ -727,7 +702,7 @@ int trace_jump(void *ctx)
 	if (target_of(ret) >= 0 && !tracing.unprobed)
 		return 0; /* the callee's own probe finds the caller */
 	trace_registers(ctx, args);
-	trace_call(tracing.function, 0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args);
+	trace_call(tracing.function, 0, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + JUMP_LEN, args, NULL);
 	return 0;
 }
 
@@ -742,7 +717,7 @@ int trace_site_call(void *ctx)
 	__u64 args[TRACE_ARGS];
 
 	trace_registers(ctx, args);
-	trace_call(tracing.function, REG(ctx, REGS_SP) - 8, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + CALL_LEN, args);
+	trace_call(tracing.function, REG(ctx, REGS_SP) - 8, tracing.target, REG(ctx, REGS_IP) - INT3_LEN + CALL_LEN, args, NULL);
 	return 0;
 }
 
@@ -755,7 +730,8 @@ int trace_site_return(void *ctx)
 
 static __always_inline int trace_life(__u8 what, __u32 t)
 {
-	struct trace_event *e = bpf_ringbuf_reserve(&trace_events, sizeof(*e), 0);
+	__u64 mark;
+	struct trace_event *e = ring_reserve(sizeof(*e), &mark);
 	__u32 fn = tracing.function;
 
 	if (!e) {
@@ -767,6 +743,6 @@ static __always_inline int trace_life(__u8 what, __u32 t)
 	e->what = what;
 	e->captures = 0;
 	e->load = t < MAX_TARGETS ? loaded[t].load : 0;
-	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+	ring_submit(e, sizeof(*e), mark, true);
 	return 0;
 }

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Call stacks that were seen before, told without being unwound. To unwind takes thousands
+ * of instructions, and a module allocates by the same few ways again and again.
+ *
+ * A stack that was unwound is learned: where, from ctx on (which lies on the stack itself),
+ * its return addresses are. The next time those words are compared, and nothing else.
+ *
+ * It has to be proof, for two stacks of one call site must never be taken for one. Where a
+ * frame's return address lies follows from the frame inside of it: the unwinder
+ * (arch/x86/kernel/unwind_orc.c, 5.17 to 7.3) adds a number to the stack pointer that
+ * depends on the return address alone, or to what a register had that the frames inside have
+ * saved. So, from ctx outwards, each frame is the one that was learned if
+ *
+ *  - the word at its place is the return address that was learned. Which of the words that
+ *    have that value is the frame's is not known; all of them are compared, the true one too;
+ *  - where the unwinder goes by a register (functions with alloca, trampolines): the word that
+ *    has saved it points to where it pointed, from ctx on. What can be such a word, for it
+ *    points just below or above a return address of the stack, is compared as well.
+ *
+ * What does not go by these rules is not learned, but unwound each time: interrupts, which
+ * have a stack of their own, exceptions in the kernel, whose frame has the stack pointer in
+ * it, and return addresses that a tracer has put its own in the place of.
+ */
+#ifndef KEDR_KNOWN_H
+#define KEDR_KNOWN_H
+
+#include "kedr.h"
+
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif
+#define barrier() asm volatile("" ::: "memory")
+
+#define KNOWN_BITS 9
+#define KNOWN_WAYS 8
+/* Below ctx, where it returns to, the program itself has saved a register. */
+#define KNOWN_BELOW 256
+
+/*
+ * At the end of a stack lie the registers that the kernel was entered with, and the return
+ * address of the outermost frame next to them: always in the same place. Pointers to there
+ * are many, and tell nothing.
+ */
+#define KNOWN_TOP 256
+
+struct known_bucket {
+	__u64 failures; /* to learn: the more, the more seldom it is tried */
+	struct known_way way[KNOWN_WAYS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << KNOWN_BITS);
+	__type(key, __u32);
+	__type(value, struct known_bucket);
+} known SEC(".maps");
+
+struct known_spec {
+	__u32 on; /* Requires Linux 5.17 (compare and exchange, bpf_loop) */
+	__u32 verify; /* unwind all the same, and compare */
+	struct range entry[2]; /* where interrupts and exceptions enter the kernel */
+	__u64 tracer[4]; /* what takes the place of return addresses */
+};
+
+const volatile struct known_spec knowing = {};
+
+__u64 own_address; /* of ranges; 0: not known yet */
+__u64 verified; /* stacks that were told by comparing, and unwound as well */
+
+/* A stack that is being learned. */
+struct learning {
+	__u64 base, at, end;
+	__u32 room;
+	__u32 frames;
+};
+
+/*
+ * A pointer as a number to reckon with, which the verifier allows of the distance between
+ * two: that from a place of our own, which is always the same.
+ */
+static __always_inline __u64 scalar(void *p)
+{
+	__u64 n = (__u64)p;
+
+	asm volatile("%0 -= %1" : "+r"(n) : "r"(ranges));
+	return n;
+}
+
+/* A pointer as a number: the verifier keeps them apart. */
+static __always_inline __u64 number(void *p)
+{
+	void *in = p;
+	__u64 out = 0;
+
+	bpf_probe_read_kernel(&out, sizeof(out), &in);
+	return out;
+}
+
+static __always_inline __u64 address_by_own(void *p)
+{
+	if (!own_address)
+		own_address = number(ranges);
+	return own_address + scalar(p);
+}
+
+extern void *bpf_rdonly_cast(void *memory, __u32 type) __ksym;
+
+/* A word of a stack. */
+static __always_inline __u64 stack_word(__u64 address)
+{
+	if (layout.frame_type)
+		return *(volatile __u64 *)bpf_rdonly_cast((void *)address, layout.frame_type);
+	return word_at(address);
+}
+
+static __always_inline __u32 known_bucket(__u64 ret, __u64 tag)
+{
+	return ((ret ^ tag << 7) * 0x9e3779b97f4a7c15ULL) >> (64 - KNOWN_BITS);
+}
+
+/* Besides the call: whose and what for, and how deep the stack is. */
+static __always_inline __u64 known_tag(__u32 load, __u32 role, __u64 at)
+{
+	__u64 depth = at & ((1ULL << layout.stack_shift) - 1);
+
+	return (__u64)load << 32 | (__u64)(spec.id & 0xfff) << 20 | (__u64)role << 16 | depth >> 3;
+}
+
+/*
+ * Whether the stack that ctx, at this address, is on is the one in a bucket's way: its id,
+ * or 0. A global function, as those below: the verifier looks at its loops once.
+ */
+__noinline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
+	struct known_way *k;
+	__u64 id, span;
+
+	if (!b || !s || way >= KNOWN_WAYS)
+		return 0;
+	k = &b->way[way];
+	span = k->span;
+	if (!layout.frame_type) {
+		if (span > KNOWN_COPY)
+			return 0;
+		/* Of another way it may be there already. */
+		if (span > s->copied) {
+			if (bpf_probe_read_kernel(s->copy, span, (void *)at))
+				return 0;
+			s->copied = span;
+		}
+	}
+	for (__u32 i = 0; i < KNOWN_WORDS; i++) {
+		__u64 word;
+
+		if (i >= k->words)
+			break;
+		if (layout.frame_type)
+			word = stack_word(at + k->word[i].at);
+		else
+			word = *(__u64 *)((char *)s->copy + (k->word[i].at & (KNOWN_COPY - 8)));
+		if (word != k->word[i].value)
+			return 0;
+	}
+	for (__u32 i = 0; i < KNOWN_POINTERS; i++) {
+		if (i >= k->pointers)
+			break;
+		if (stack_word(at + k->pointer[i].at) != at + k->pointer[i].value)
+			return 0;
+	}
+	id = k->id;
+	barrier();
+	/* What has been written anew meanwhile is another one's. */
+	return *(volatile __u64 *)&k->state == state ? id : 0;
+}
+
+/* The id of the stack that ctx, at this address, is on; 0: it is not known. */
+__noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
+{
+	__u32 n = known_bucket(ret, tag);
+	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+
+	if (!b || !s)
+		return 0;
+	s->copied = 0;
+	for (__u32 w = 0; w < KNOWN_WAYS; w++) {
+		struct known_way *k = &b->way[w];
+		__u64 state = *(volatile __u64 *)&k->state, id;
+
+		if (!state)
+			break;
+		if (state & 1 || k->ret != ret || k->tag != tag || k->site != site)
+			continue;
+		id = known_way(at, n, w, state, room);
+		if (id)
+			return id;
+	}
+	return 0;
+}
+
+struct search {
+	struct scratch *s;
+	__u64 address;
+	__u64 found;
+};
+
+static long search_frame(__u32 i, struct search *l)
+{
+	if (i >= FULL_FRAMES - 1 || i + 1 >= l->s->full_frames)
+		return 1;
+	l->found |= l->s->full[i + 1] == l->address;
+	return l->found != 0;
+}
+
+/* Whether a frame of the stack that is being learned returns to an address. */
+__noinline int is_frame(__u32 room, __u64 address)
+{
+	struct search l = {.s = bpf_map_lookup_elem(&scratch, &room), .address = address};
+
+	if (!l.s)
+		return 0;
+	bpf_loop(FULL_FRAMES - 1, search_frame, &l, 0);
+	return l.found != 0;
+}
+
+/* Looks at one word of the stack: for return addresses, or for what points to them. */
+static long learn_word(__u32 i, struct learning *l)
+{
+	__u64 address = l->base + 8ULL * i, value = word_at(address), next;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &l->room);
+	__u32 n;
+
+	if (!s || address >= l->end)
+		return 1;
+	next = s->next;
+	if (s->pass == 0) {
+		/* Kernel and modules are in the last 2 GB. */
+		if (value < 0xffffffff80000000ULL)
+			return 0;
+		if (address >= l->at) {
+			for (__u32 j = 0; j < 4; j++)
+				if (knowing.tracer[j] && value == knowing.tracer[j])
+					s->failed = 1;
+		}
+		/* Its own frame: below it the kernel's function that called it begins. */
+		if (address < l->at && !s->low && s->full[1] == value)
+			s->low = address - 8;
+		if (next < FULL_FRAMES && next < l->frames && s->full[next] == value) {
+			s->next = next + 1;
+			/* An interrupt or an exception. The outermost frame is how the kernel was entered. */
+			if (next + 1 < l->frames && (value - knowing.entry[0].base < knowing.entry[0].size ||
+						     value - knowing.entry[1].base < knowing.entry[1].size))
+				s->failed = 1;
+		}
+		if (address < l->at || !is_frame(l->room, value))
+			return 0;
+		n = s->learned.words;
+		if (n >= KNOWN_WORDS) {
+			s->failed = 1;
+			return 1;
+		}
+		s->learned.word[n].value = value;
+		s->learned.word[n].at = address - l->at;
+		s->learned.words = n + 1;
+	} else {
+		if (address < s->low || value < l->at || value >= l->end - KNOWN_TOP)
+			return 0;
+		if (!is_frame(l->room, word_at(value + 8)) && !is_frame(l->room, word_at(value - 8)))
+			return 0;
+		n = s->learned.pointers;
+		if (n >= KNOWN_POINTERS) {
+			s->failed = 1;
+			return 1;
+		}
+		s->learned.pointer[n].value = value - l->at;
+		s->learned.pointer[n].at = address - l->at;
+		s->learned.pointers = n + 1;
+	}
+	return s->failed ? 1 : 0;
+}
+
+/* Takes a place for what was learned, if it is free. Says whether it was. */
+__noinline int keep_in(__u32 room, __u32 n, __u32 way)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
+	struct known_way *k;
+	struct load *ld;
+	__u64 state;
+	__u32 load;
+
+	if (!s || !b || way >= KNOWN_WAYS)
+		return 0;
+	k = &b->way[way];
+	state = *(volatile __u64 *)&k->state;
+	if (state & 1)
+		return 0;
+	if (state) {
+		/* Of a module that has gone nobody asks any more. */
+		load = (k->tag >> 32) - 1;
+		ld = bpf_map_lookup_elem(&loads, &load);
+		if (ld && ld->state != LOAD_GONE && ld->state != LOAD_NONE)
+			return 0;
+	}
+	if (__sync_val_compare_and_swap(&k->state, state, state + 1) != state)
+		return 0;
+	bpf_probe_read_kernel(&k->ret, sizeof(*k) - offsetof(struct known_way, ret), &s->learned.ret);
+	barrier();
+	*(volatile __u64 *)&k->state = state + 2;
+	return 1;
+}
+
+/* Learns the stack in a room, whose ctx is at this address. */
+__noinline int learn_unwound(__u32 room, __u64 at)
+{
+	struct learning l = {.at = at, .base = at - KNOWN_BELOW, .room = room};
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct known_way *k;
+	__u32 last;
+
+	if (!s)
+		return 0;
+	k = &s->learned;
+	l.frames = s->full_frames;
+	l.end = (at | ((1ULL << layout.stack_shift) - 1)) + 1;
+	k->words = k->pointers = 0;
+	s->low = s->failed = 0;
+	s->next = 1;
+	s->pass = 0;
+	bpf_loop((1U << layout.stack_shift) / 8 + KNOWN_BELOW / 8, learn_word, &l, 0);
+	if (s->failed || !s->low || s->next < l.frames)
+		return 0;
+	last = k->words - 1;
+	if (last >= KNOWN_WORDS)
+		return 0;
+	k->span = k->word[last].at + 8;
+	if (!layout.frame_type && k->span > KNOWN_COPY)
+		return 0;
+	s->pass = 1;
+	bpf_loop((1U << layout.stack_shift) / 8 + KNOWN_BELOW / 8, learn_word, &l, 0);
+	if (s->failed)
+		return 0;
+	for (__u32 w = 0; w < KNOWN_WAYS; w++)
+		if (keep_in(room, known_bucket(k->ret, k->tag), w))
+			return 1;
+	return 0;
+}
+
+/* Learns the stack that ctx is on, which has been unwound and stored. */
+static __always_inline void learn_stack(struct scratch *s, __u64 at, __u64 ret, __u64 tag, __u64 site,
+					__u64 id)
+{
+	__u32 i = known_bucket(ret, tag);
+	struct known_bucket *b = bpf_map_lookup_elem(&known, &i);
+
+	if (!b)
+		return;
+	if (b->failures & (b->failures - 1)) {
+		__sync_fetch_and_add(&b->failures, 1);
+		return;
+	}
+	/* Of a stack that is cut here it can't be told where it ends. */
+	if (s->full_frames < 2 || s->full_frames >= FULL_FRAMES)
+		return;
+	s->learned.ret = ret;
+	s->learned.tag = tag;
+	s->learned.site = site;
+	s->learned.id = id;
+	if (!learn_unwound(s->room, at))
+		__sync_fetch_and_add(&b->failures, 1);
+}
+
+#endif
