@@ -329,11 +329,12 @@ type kedrTraceCapture struct {
 }
 
 type kedrTraceCount struct {
-	_       structs.HostLayout
-	Full    uint64
-	Crowded uint64
-	Frame   uint64
-	Checked uint64
+	_          structs.HostLayout
+	Full       uint64
+	Crowded    uint64
+	Frame      uint64
+	Checked    uint64
+	Unreturned uint64
 }
 
 type kedrTraceEvent struct {

@@ -558,6 +558,10 @@ func decodeEvent(raw []byte, to *TraceEvent) bool {
 func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 	var out []trace.Lost
 	checked := make([]uint64, len(functions)+1)
+	left, err := s.unreturnedCalls(functions)
+	if err != nil {
+		return nil, err
+	}
 	for i, name := range append(slices.Clone(functions), "") {
 		var c kedrTraceCount
 		if err := s.shared["trace_counts"].Lookup(uint32(i), &c); err != nil {
@@ -571,6 +575,7 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 			{c.Full, "the trace's buffer was full (--buffer makes it larger)"},
 			{c.Crowded, "too many calls were open at one time"},
 			{c.Frame, "its caller could not be told"},
+			{c.Unreturned + left[i], "calls that were not seen to return: an interrupt made them while the probe ran"},
 		} {
 			if l.count > 0 {
 				out = append(out, trace.Lost{Function: name, Reason: l.reason, Count: l.count})
@@ -623,6 +628,44 @@ func (s *Set) TraceLost(functions []string) ([]trace.Lost, error) {
 		}
 	}
 	return out, nil
+}
+
+// unreturnedCalls counts the calls, by function, that are open still though their target is
+// gone. Only a trace that keeps calls until their results are known has them here.
+func (s *Set) unreturnedCalls(functions []string) ([]uint64, error) {
+	counts := make([]uint64, len(functions)+1)
+	if m := s.shared["trace_open"]; m == nil || m.MaxEntries() < traceOpen {
+		return counts, nil
+	}
+	loads, err := s.Loads()
+	if err != nil {
+		return nil, err
+	}
+	gone := make(map[uint32]bool)
+	for _, l := range loads {
+		gone[l.ID] = l.Unloaded > 0
+	}
+	open := make(map[uint32][]uint32) // by thread, functions
+	ended := make(map[uint32]bool)    // threads
+	err = each(s.shared["trace_open"], func(_ uint64, r *kedrTraceRecord8) {
+		e := &r.E
+		if !gone[e.Load] || int(e.Function) >= len(functions) {
+			return
+		}
+		open[e.Pid] = append(open[e.Pid], e.Function)
+		ended[e.Pid] = ended[e.Pid] || trace.NeverReturns(functions[e.Function])
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the open calls: %w", err)
+	}
+	for thread, fs := range open {
+		for _, f := range fs {
+			if !ended[thread] {
+				counts[f]++
+			}
+		}
+	}
+	return counts, nil
 }
 
 // traceMisses adds what kprobe_profile says of our events.

@@ -84,9 +84,9 @@ type TraceReader struct {
 	header   *trace.Header
 	loads    map[uint32]probe.Load
 	sites    map[siteKey]uint32
-	open     map[uint64]openCall // calls that have not returned
-	headless []uint64            // by function: returns whose beginning was not seen
-	endless  []uint64            // calls whose return was not
+	stacks   *trace.Stacks
+	headless []uint64 // by function: returns whose beginning was not seen
+	endless  []uint64 // calls whose return was not
 	event    probe.TraceEvent
 }
 
@@ -107,7 +107,7 @@ func (s *Session) Trace() (*TraceReader, error) {
 	return &TraceReader{
 		session: s, reader: r, header: &s.meta.Trace.Header,
 		loads: make(map[uint32]probe.Load), sites: make(map[siteKey]uint32),
-		open: make(map[uint64]openCall), headless: make([]uint64, len(s.meta.Trace.Header.Functions)), endless: make([]uint64, len(s.meta.Trace.Header.Functions)),
+		stacks: trace.NewStacks(&s.meta.Trace.Header), headless: make([]uint64, len(s.meta.Trace.Header.Functions)), endless: make([]uint64, len(s.meta.Trace.Header.Functions)),
 	}, nil
 }
 
@@ -158,6 +158,7 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 	}
 	if e.What == trace.Loaded || e.What == trace.Unloaded {
 		e.Function, e.Args = 0, nil
+		r.pair(&e)
 		return sink(&trace.Record{Event: &e})
 	}
 	r.pair(&e)
@@ -189,33 +190,24 @@ func (r *TraceReader) pass(sink func(*trace.Record) error) error {
 	return sink(&trace.Record{Event: &e})
 }
 
-// openCall is what a return does not say again.
-type openCall struct {
-	function      int
-	pid, tid, cpu uint32
-	target        int
-	context       uint8
-	comm          string
-}
-
-// pair completes returns by what their calls have said, and counts those of calls that
-// were not seen to begin: an interrupt came while the kernel ran the same probe, and it
-// does not run one twice.
+// pair completes returns by what their calls have said, and counts the halves that are
+// missing: an interrupt came while the kernel ran the same probe, and it does not run one
+// twice.
 func (r *TraceReader) pair(e *trace.Event) {
-	switch {
-	case e.What == trace.Call && !e.Jump:
-		// Its frame has been used again: the one before has returned long ago.
-		if old, ok := r.open[e.ID]; ok {
-			r.endless[old.function]++
+	_, ended := r.stacks.Take(e)
+	for _, in := range ended {
+		if in.Lost {
+			r.endless[in.Begin.Function]++
 		}
-		r.open[e.ID] = openCall{e.Function, e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm}
-	case e.What == trace.Return:
-		if c, ok := r.open[e.ID]; ok && c.function == e.Function {
-			e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm = c.pid, c.tid, c.cpu, c.target, c.context, c.comm
-			delete(r.open, e.ID)
-		} else {
-			r.headless[e.Function]++
-		}
+	}
+	if e.What != trace.Return {
+		return
+	}
+	if n := len(ended); n > 0 {
+		c := &ended[n-1].Begin
+		e.PID, e.TID, e.CPU, e.Target, e.Context, e.Comm = c.PID, c.TID, c.CPU, c.Target, c.Context, c.Comm
+	} else {
+		r.headless[e.Function]++
 	}
 }
 

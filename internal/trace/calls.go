@@ -15,16 +15,18 @@ type Invocation struct {
 	Duration uint64 // ns
 	Result   uint64
 	Returned bool
+	Lost     bool       // it has returned, and that was not seen
 	Captured []Captured // of the result
 	Inner    bool       // others were made in it
 
-	// Held is for who shows it.
+	// Shown is for who shows it.
 	Shown bool
 }
 
 // Stacks joins calls and returns. Calls nest in a thread, and an interrupt has a stack of
 // its own; each event costs the same, however many have gone by.
 type Stacks struct {
+	header  *Header
 	open    map[uint64]*Invocation
 	threads map[thread][]*Invocation
 	count   uint64
@@ -37,8 +39,8 @@ type thread struct {
 }
 
 // NewStacks returns what joins a trace's calls.
-func NewStacks() *Stacks {
-	return &Stacks{open: make(map[uint64]*Invocation), threads: make(map[thread][]*Invocation)}
+func NewStacks(h *Header) *Stacks {
+	return &Stacks{header: h, open: make(map[uint64]*Invocation), threads: make(map[thread][]*Invocation)}
 }
 
 func threadOf(e *Event) thread {
@@ -49,25 +51,44 @@ func threadOf(e *Event) thread {
 	return t
 }
 
-// Enter takes a Call or a Whole. What had not returned though it must have, because the
-// same frame is used again, ends unreturned: lost is then not nil.
-func (s *Stacks) Enter(e *Event) (in *Invocation, lost *Invocation) {
+// Take takes the next event of the trace, and gives the call that it begins, and those
+// that have ended with it, of which nothing more will come: the one that it returns from
+// last, before that those whose return was not seen, though it has been by now.
+func (s *Stacks) Take(e *Event) (begun *Invocation, ended []*Invocation) {
+	switch e.What {
+	case Call, Whole:
+		return s.enter(e)
+	case Return:
+		return nil, s.leave(e)
+	case Unloaded:
+		return nil, s.unload(e.Target)
+	}
+	return nil, nil
+}
+
+func (s *Stacks) enter(e *Event) (in *Invocation, ended []*Invocation) {
 	s.count++
 	in = &Invocation{Number: s.count, Begin: *e}
 	t := threadOf(e)
 	if e.What == Whole || e.Jump {
 		in.Duration, in.Result, in.Returned = e.Duration, e.Result, e.What == Whole
 		in.under(s.threads[t])
-		return in, nil
+		return in, append(ended, in)
+	}
+	// The stack grows downwards: a frame that lies no higher than the new one is in nobody's
+	// use any more.
+	stack := s.threads[t]
+	for n := len(stack); n > 0 && stack[n-1].Begin.ID <= e.ID; n-- {
+		ended = s.lose(stack[n-1], ended)
 	}
 	if old := s.open[e.ID]; old != nil {
-		lost = old
-		s.drop(old)
+		// Of a thread that has ended, for example.
+		ended = s.lose(old, ended)
 	}
 	in.under(s.threads[t])
 	s.open[e.ID] = in
 	s.threads[t] = append(s.threads[t], in)
-	return in, lost
+	return in, ended
 }
 
 func (in *Invocation) under(stack []*Invocation) {
@@ -77,23 +98,76 @@ func (in *Invocation) under(stack []*Invocation) {
 	}
 }
 
-// Leave takes a Return; nil: of a call that was not seen to begin.
-func (s *Stacks) Leave(e *Event) *Invocation {
+// leave gives nothing for a call that was not seen to begin.
+func (s *Stacks) leave(e *Event) (ended []*Invocation) {
 	in := s.open[e.ID]
 	if in == nil || in.Begin.Function != e.Function {
 		return nil
+	}
+	t := threadOf(&in.Begin)
+	for n := len(s.threads[t]); n > 0 && s.threads[t][n-1] != in; n-- {
+		ended = s.lose(s.threads[t][n-1], ended)
 	}
 	s.drop(in)
 	in.Returned, in.Result, in.Captured = true, e.Result, e.Captured
 	if e.Time > in.Begin.Time {
 		in.Duration = e.Time - in.Begin.Time
 	}
-	return in
+	return append(ended, in)
 }
 
-// drop takes a call, and what was left open inside of it, off its stack.
+// unload ends the calls of a target that has gone. Nothing returns to it any more.
+func (s *Stacks) unload(target int) (ended []*Invocation) {
+	for _, in := range s.Sorted() {
+		if in.Begin.Target == target && !s.died(in) {
+			ended = s.lose(in, ended)
+		}
+	}
+	return ended
+}
+
+// lose ends a call that has not been seen to return.
+func (s *Stacks) lose(in *Invocation, ended []*Invocation) []*Invocation {
+	in.Lost = !s.died(in)
+	s.drop(in)
+	return append(ended, in)
+}
+
+// died says whether a call never returns, because the thread has ended in it.
+func (s *Stacks) died(in *Invocation) bool {
+	stack := s.threads[threadOf(&in.Begin)]
+	for i := len(stack) - 1; i >= 0; i-- {
+		if s.never(stack[i].Begin.Function) {
+			return true
+		}
+		if stack[i] == in {
+			break
+		}
+	}
+	return false
+}
+
+func (s *Stacks) never(function int) bool {
+	return s.header != nil && function < len(s.header.Functions) && NeverReturns(s.header.Functions[function].Name)
+}
+
+// NeverReturns says whether a kernel function ends the thread that calls it
+// (tools/objtool/noreturns.h of Linux 6.12, and what the functions were called before).
+func NeverReturns(function string) bool {
+	switch function {
+	case "do_exit", "do_group_exit", "make_task_dead", "kthread_exit",
+		"kthread_complete_and_exit", "complete_and_exit",
+		"__module_put_and_kthread_exit", "__module_put_and_exit":
+		return true
+	}
+	return false
+}
+
+// drop takes a call off its stack.
 func (s *Stacks) drop(in *Invocation) {
-	delete(s.open, in.Begin.ID)
+	if s.open[in.Begin.ID] == in {
+		delete(s.open, in.Begin.ID)
+	}
 	t := threadOf(&in.Begin)
 	stack := s.threads[t]
 	for i := len(stack) - 1; i >= 0; i-- {

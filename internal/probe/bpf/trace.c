@@ -99,6 +99,7 @@ struct trace_count {
 	__u64 crowded; /* calls that found no room among the open ones */
 	__u64 frame; /* whose caller could not be told */
 	__u64 checked; /* entries that were not seen, and looked at when they returned */
+	__u64 unreturned; /* open calls whose frame was used again: they must have returned */
 };
 
 struct {
@@ -336,6 +337,12 @@ static __always_inline void trace_describe(__u32 fn, struct trace_event *e, __u6
 		ring_submit(r, sizeof(*r), mark, false);                                                   \
 	} while (0)
 
+static __noinline int trace_unreturned(__u32 fn)
+{
+	TRACE_COUNT(unreturned);
+	return 0;
+}
+
 /* A call has begun; says whether its return is of interest. */
 static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, const __u64 *args,
 				       const __u64 *in)
@@ -345,13 +352,16 @@ static __always_inline bool trace_call(__u32 fn, __u64 id, __u32 t, __u64 site, 
 	if (tracing.sited && !trace_site_wanted(t, site))
 		return 0;
 	if (tracing.late) {
-		struct trace_record8 *r;
+		long open = bpf_map_update_elem(&trace_open, &id, &trace_nothing, BPF_NOEXIST);
+		struct trace_record8 *r = bpf_map_lookup_elem(&trace_open, &id);
 
-		if (bpf_map_update_elem(&trace_open, &id, &trace_nothing, BPF_ANY) ||
-		    !(r = bpf_map_lookup_elem(&trace_open, &id))) {
+		if (!r) {
 			TRACE_COUNT(crowded);
 			return 0;
 		}
+		/* Of a thread that has ended its stack is used again as well. */
+		if (open && (r->e.context || r->e.pid == (__u32)bpf_get_current_pid_tgid()))
+			trace_unreturned(r->e.function);
 		trace_describe(fn, &r->e, id, t, site);
 		__builtin_memcpy(r->e.args, args, sizeof(r->e.args));
 		TRACE_CAPTURE_ALL(r, TRACE_CAPTURES, 0);

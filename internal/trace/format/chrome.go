@@ -23,7 +23,7 @@ type chrome struct {
 
 func newChrome(w *bufio.Writer, h *trace.Header, o Options) Writer {
 	w.WriteString("[")
-	return &chrome{w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks(), threads: make(map[uint64]bool), live: make(map[int]int64)}
+	return &chrome{w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks(h), threads: make(map[uint64]bool), live: make(map[int]int64)}
 }
 
 type chromeEvent struct {
@@ -79,19 +79,15 @@ func (c *chrome) Record(r *trace.Record) error {
 		c.sites.add(r.Site)
 	case r.Event != nil:
 		e := r.Event
+		_, ended := c.stack.Take(e)
+		for _, in := range ended {
+			c.slice(in)
+		}
 		switch e.What {
 		case trace.Call, trace.Whole:
-			in, _ := c.stack.Enter(e)
-			if in.Returned || e.Jump {
-				c.slice(in)
-			}
 			if e.Live != nil && c.live[e.Target] != *e.Live {
 				c.live[e.Target] = *e.Live
 				c.write(&chromeEvent{Name: "live bytes of " + targetName(c.h, e.Target), Phase: "C", Time: c.micros(e.Time), Args: map[string]any{"bytes": *e.Live}})
-			}
-		case trace.Return:
-			if in := c.stack.Leave(e); in != nil {
-				c.slice(in)
 			}
 		case trace.Loaded, trace.Unloaded:
 			what := " loaded"
@@ -123,6 +119,9 @@ func (c *chrome) slice(in *trace.Invocation) {
 		if _, failed := f.Error(in.Result); failed {
 			ev.Color = "terrible"
 		}
+	} else if in.Lost {
+		ev.Args["(lost)"] = "its return was not seen"
+		ev.Phase, ev.Took, ev.Scope = "i", nil, "t"
 	} else if !e.Jump {
 		ev.Phase, ev.Took = "B", nil // open to the end
 	}

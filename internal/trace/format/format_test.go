@@ -89,8 +89,12 @@ func sample() (*trace.Header, []trace.Record) {
 		ev(trace.Event{What: trace.Call, Time: at(150_000), ID: 900, Function: 2, Site: 1, Args: []uint64{1}, Captured: []trace.Captured{{Capture: 0, Failed: true}}}),
 		ev(trace.Event{What: trace.Return, Time: at(150_001), ID: 900, Function: 2, Result: 3}),
 		{Event: &trace.Event{What: trace.Return, Time: at(200_026), CPU: 0, PID: 50, TID: 51, Comm: "kw\x1b[31m", ID: 500, Function: 5}},
+		// Its return is not seen.
 		ev(trace.Event{What: trace.Call, Time: at(200_100), ID: 800, Function: 5, Site: 1}),
 		ev(trace.Event{What: trace.Unloaded, Time: at(200_200)}),
+		// Once more, and the trace ends in it.
+		ev(trace.Event{What: trace.Loaded, Time: at(200_250)}),
+		ev(trace.Event{What: trace.Call, Time: at(200_260), ID: 1000, Function: 3}),
 		{End: &trace.End{Time: at(200_300), Lost: []trace.Lost{{Function: "__kmalloc", Reason: "the trace's buffer was full", Count: 3}, {Reason: "in interrupts", Count: 1}}}},
 	}
 }

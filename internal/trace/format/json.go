@@ -19,7 +19,7 @@ type jsonLines struct {
 }
 
 func newJSON(w *bufio.Writer, h *trace.Header, o Options) Writer {
-	return &jsonLines{enc: json.NewEncoder(w), w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks()}
+	return &jsonLines{enc: json.NewEncoder(w), w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks(h)}
 }
 
 type jsonCall struct {
@@ -72,17 +72,13 @@ func (j *jsonLines) Record(r *trace.Record) error {
 		j.end = &end
 	case r.Event != nil:
 		e := r.Event
-		switch e.What {
-		case trace.Call, trace.Whole:
-			in, _ := j.stack.Enter(e)
-			if in.Returned || e.Jump {
-				return j.call(in)
+		_, ended := j.stack.Take(e)
+		for _, in := range ended {
+			if err := j.call(in); err != nil {
+				return err
 			}
-		case trace.Return:
-			if in := j.stack.Leave(e); in != nil {
-				return j.call(in)
-			}
-		case trace.Loaded, trace.Unloaded:
+		}
+		if e.What == trace.Loaded || e.What == trace.Unloaded {
 			c := j.event("loaded", e)
 			if e.What == trace.Unloaded {
 				c.Type = "unloaded"

@@ -33,7 +33,7 @@ type sum struct {
 }
 
 func newSummary(w *bufio.Writer, h *trace.Header, o Options) Writer {
-	return &summary{w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks(), functions: make(map[int]*sum), places: make(map[place]*sum)}
+	return &summary{w: w, h: h, sites: newSites(o.Dir), stack: trace.NewStacks(h), functions: make(map[int]*sum), places: make(map[place]*sum)}
 }
 
 func (s *summary) Record(r *trace.Record) error {
@@ -44,16 +44,9 @@ func (s *summary) Record(r *trace.Record) error {
 		end := *r.End
 		s.end = &end
 	case r.Event != nil:
-		e := r.Event
-		switch e.What {
-		case trace.Call, trace.Whole:
-			if in, _ := s.stack.Enter(e); in.Returned || e.Jump {
-				s.add(in)
-			}
-		case trace.Return:
-			if in := s.stack.Leave(e); in != nil {
-				s.add(in)
-			}
+		_, ended := s.stack.Take(r.Event)
+		for _, in := range ended {
+			s.add(in)
 		}
 	}
 	return nil

@@ -25,6 +25,7 @@ type text struct {
 	first int    // in queue
 	now   uint64
 	end   *trace.End
+	lost  int // calls whose return was not seen
 }
 
 // item is a line to come.
@@ -36,7 +37,7 @@ type item struct {
 }
 
 func newText(w *bufio.Writer, h *trace.Header, o Options) Writer {
-	t := &text{w: w, h: h, o: o, sites: newSites(o.Dir), stack: trace.NewStacks()}
+	t := &text{w: w, h: h, o: o, sites: newSites(o.Dir), stack: trace.NewStacks(h)}
 	fmt.Fprintf(w, "#%13s CPU  %-22s%10s  CALL = RESULT  # CALLED FROM\n", "TIME", "TASK", "DURATION")
 	return t
 }
@@ -51,16 +52,19 @@ func (t *text) Record(r *trace.Record) error {
 	case r.Event != nil:
 		e := r.Event
 		t.now = max(t.now, e.Time)
-		switch e.What {
-		case trace.Call, trace.Whole:
-			in, _ := t.stack.Enter(e)
-			t.queue = append(t.queue, item{in: in, time: e.Time})
-		case trace.Return:
-			in := t.stack.Leave(e)
-			if in != nil && in.Shown {
+		begun, ended := t.stack.Take(e)
+		for _, in := range ended {
+			if in.Lost {
+				t.lost++
+			}
+			if in.Returned && in.Shown {
 				t.queue = append(t.queue, item{in: in, close: true, time: e.Time})
 			}
-		case trace.Loaded, trace.Unloaded:
+		}
+		if begun != nil {
+			t.queue = append(t.queue, item{in: begun, time: e.Time})
+		}
+		if e.What == trace.Loaded || e.What == trace.Unloaded {
 			c := *e
 			t.queue = append(t.queue, item{event: &c, time: e.Time})
 		}
@@ -89,7 +93,7 @@ func (t *text) advance(all bool) error {
 			if in.Returned {
 				t.insertClose(in)
 			}
-		case all || t.now-it.time > window:
+		case in.Lost || all || t.now-it.time > window:
 			in.Shown = true
 			t.line(in, unfinished)
 		default:
@@ -236,6 +240,9 @@ func (t *text) Flush() error {
 func (t *text) Close() error {
 	if err := t.advance(true); err != nil {
 		return err
+	}
+	if t.lost > 0 && t.end != nil {
+		fmt.Fprintf(t.w, "# of %s the return was not seen\n", plural(t.lost, "call", "calls"))
 	}
 	if open := t.stack.Open(); open > 0 && t.end != nil {
 		fmt.Fprintf(t.w, "# %s not returned by the end of the trace\n", plural(open, "call has", "calls have"))
