@@ -190,6 +190,9 @@ func (s *Set) sweepObjects(v *variables, cleared map[uint32]bool) error {
 			return nil
 		}
 	}
+	if s.inCells() {
+		return s.sweepCells(v, cleared, n)
+	}
 	type dead struct {
 		key   uint64
 		probe uint16
@@ -221,6 +224,31 @@ func (s *Set) sweepObjects(v *variables, cleared map[uint32]bool) error {
 		}
 		atomic.AddUint32(v.filter(o.key), ^uint32(0))
 	}
+	return nil
+}
+
+// sweepCells is the same where objects are in cells, from which one is removed only if it
+// is still the one that was seen.
+func (s *Set) sweepCells(v *variables, cleared map[uint32]bool, n uint32) error {
+	c, err := s.mapCells()
+	if err != nil {
+		return err
+	}
+	defer c.unmap()
+	c.each(v, func(key uint64, cell *kedrCell) {
+		if !cleared[cell.Object.Load] || atomic.LoadUint32(v.loadCount()) != n {
+			return
+		}
+		probe := cell.Object.Probe
+		if !c.remove(v, key, cell) {
+			return
+		}
+		if atomic.LoadUint32(v.loadCount()) != n {
+			// A target came in this instant, and what was removed may be its own.
+			atomic.AddUint64(v.lost(probe, lostBusy), 1)
+		}
+		atomic.AddUint32(v.filter(key), ^uint32(0))
+	})
 	return nil
 }
 
@@ -306,6 +334,9 @@ func (v *variables) lost(probe uint16, reason int) *uint64 {
 }
 
 // filter is the slot that filter_slot (bpf/kedr.h) gives a key.
-func (v *variables) filter(key uint64) *uint32 {
-	return (*uint32)(v.pointer("filter", int((key>>3)*0x9e3779b97f4a7c15>>(64-filterBits)), 4))
-}
+func (v *variables) filter(key uint64) *uint32 { return v.filterSlot(hashOf(key) >> (64 - filterBits)) }
+
+func (v *variables) filterSlot(i uint64) *uint32 { return (*uint32)(v.pointer("filter", int(i), 4)) }
+
+// held is how many objects are in cells.
+func (v *variables) held() *uint32 { return (*uint32)(v.pointer("held", 0, 4)) }

@@ -19,6 +19,14 @@ type kedrAnswer struct {
 	Word [255]uint64
 }
 
+type kedrCell struct {
+	_      structs.HostLayout
+	Key    uint64
+	Reach  uint32
+	Pad    uint32
+	Object kedrObject
+}
+
 type kedrEvent struct {
 	_    structs.HostLayout
 	Key  uint64
@@ -28,7 +36,7 @@ type kedrEvent struct {
 type kedrFreed struct {
 	_        structs.HostLayout
 	Key      uint64
-	Time     uint64
+	Turn     uint64
 	Size     uint64
 	Load     uint32
 	Probe    uint16
@@ -62,6 +70,8 @@ type kedrKernelLayout struct {
 	StackShift    uint32
 	Loops         uint32
 	Sections      uint32
+	Cells         uint32
+	MaxObjects    uint32
 	VmallocBase   uint64
 }
 
@@ -423,6 +433,7 @@ type kedrWrong struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	kedrMapAnswer                 = "answer"
+	kedrMapCells                  = "cells"
 	kedrMapElsewhere              = "elsewhere"
 	kedrMapFreed                  = "freed"
 	kedrMapKnown                  = "known"
@@ -488,6 +499,7 @@ const (
 	kedrVarEvents                 = "events"
 	kedrVarFileTarget             = "file_target"
 	kedrVarFilter                 = "filter"
+	kedrVarHeld                   = "held"
 	kedrVarKnowing                = "knowing"
 	kedrVarLayout                 = "layout"
 	kedrVarLed                    = "led"
@@ -509,6 +521,7 @@ const (
 	kedrVarTraceNothing           = "trace_nothing"
 	kedrVarTraceSlots             = "trace_slots"
 	kedrVarTracing                = "tracing"
+	kedrVarTurns                  = "turns"
 	kedrVarVerified               = "verified"
 	kedrVarVmemmapBase            = "vmemmap_base"
 )
@@ -602,6 +615,7 @@ type kedrProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrMapSpecs struct {
 	Answer      *ebpf.MapSpec `ebpf:"answer"`
+	Cells       *ebpf.MapSpec `ebpf:"cells"`
 	Elsewhere   *ebpf.MapSpec `ebpf:"elsewhere"`
 	Freed       *ebpf.MapSpec `ebpf:"freed"`
 	Known       *ebpf.MapSpec `ebpf:"known"`
@@ -633,6 +647,7 @@ type kedrVariableSpecs struct {
 	Events         *ebpf.VariableSpec `ebpf:"events"`
 	FileTarget     *ebpf.VariableSpec `ebpf:"file_target"`
 	Filter         *ebpf.VariableSpec `ebpf:"filter"`
+	Held           *ebpf.VariableSpec `ebpf:"held"`
 	Knowing        *ebpf.VariableSpec `ebpf:"knowing"`
 	Layout         *ebpf.VariableSpec `ebpf:"layout"`
 	Led            *ebpf.VariableSpec `ebpf:"led"`
@@ -654,6 +669,7 @@ type kedrVariableSpecs struct {
 	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.VariableSpec `ebpf:"trace_slots"`
 	Tracing        *ebpf.VariableSpec `ebpf:"tracing"`
+	Turns          *ebpf.VariableSpec `ebpf:"turns"`
 	Verified       *ebpf.VariableSpec `ebpf:"verified"`
 	VmemmapBase    *ebpf.VariableSpec `ebpf:"vmemmap_base"`
 }
@@ -679,6 +695,7 @@ func (o *kedrObjects) Close() error {
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrMaps struct {
 	Answer      *ebpf.Map `ebpf:"answer"`
+	Cells       *ebpf.Map `ebpf:"cells"`
 	Elsewhere   *ebpf.Map `ebpf:"elsewhere"`
 	Freed       *ebpf.Map `ebpf:"freed"`
 	Known       *ebpf.Map `ebpf:"known"`
@@ -703,6 +720,7 @@ type kedrMaps struct {
 func (m *kedrMaps) Close() error {
 	return _KedrClose(
 		m.Answer,
+		m.Cells,
 		m.Elsewhere,
 		m.Freed,
 		m.Known,
@@ -735,6 +753,7 @@ type kedrVariables struct {
 	Events         *ebpf.Variable `ebpf:"events"`
 	FileTarget     *ebpf.Variable `ebpf:"file_target"`
 	Filter         *ebpf.Variable `ebpf:"filter"`
+	Held           *ebpf.Variable `ebpf:"held"`
 	Knowing        *ebpf.Variable `ebpf:"knowing"`
 	Layout         *ebpf.Variable `ebpf:"layout"`
 	Led            *ebpf.Variable `ebpf:"led"`
@@ -756,6 +775,7 @@ type kedrVariables struct {
 	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`
 	TraceSlots     *ebpf.Variable `ebpf:"trace_slots"`
 	Tracing        *ebpf.Variable `ebpf:"tracing"`
+	Turns          *ebpf.Variable `ebpf:"turns"`
 	Verified       *ebpf.Variable `ebpf:"verified"`
 	VmemmapBase    *ebpf.Variable `ebpf:"vmemmap_base"`
 }

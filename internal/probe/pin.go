@@ -62,13 +62,17 @@ func (s *Set) Pin(dir, files string, targets []string) error {
 	if !s.kernel.OwnTypes() {
 		return nil // and no iterators
 	}
+	objects := "objects"
+	if s.inCells() {
+		objects = "cells"
+	}
 	for i, t := range targets {
 		if err := os.Mkdir(files+"/"+t, 0o700); err != nil {
 			return fmt.Errorf("making a directory in bpffs: %w", err)
 		}
 		for _, f := range []struct{ program, mapName, name string }{
 			{"file_info", "loads", "info"},
-			{"file_possible_leaks", "objects", "possible_leaks"},
+			{"file_possible_leaks", objects, "possible_leaks"},
 			{"file_unallocated_frees", "wrongs", "unallocated_frees"},
 		} {
 			it, err := s.iterator(f.program, f.mapName, uint32(i))

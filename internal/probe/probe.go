@@ -38,6 +38,7 @@ const (
 	maxCPUs     = 1024
 
 	maxDepth    = 4       // MAX_DEPTH
+	maxObjects  = 131072  // unless something else is asked for
 	kindOrdered = 1 << 31 // KIND_ORDERED
 )
 
@@ -98,7 +99,7 @@ type Set struct {
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"open_calls", "objects", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "known", ".bss",
+var sharedMaps = []string{"open_calls", "objects", "cells", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "known", ".bss",
 	"trace_ring", "trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
 
 // ErrNotPermitted says that this process may not load programs here.
@@ -281,8 +282,12 @@ func (s *Set) quicken() {
 }
 
 func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
-	if opts.MaxObjects > 0 {
-		s.spec.Maps["objects"].MaxEntries = opts.MaxObjects
+	objects := opts.MaxObjects
+	if objects == 0 {
+		objects = maxObjects
+	}
+	if err := s.sizeObjects(objects); err != nil {
+		return err
 	}
 	if opts.MaxStacks > 0 {
 		s.spec.Maps["stacks"].MaxEntries = opts.MaxStacks

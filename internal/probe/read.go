@@ -139,7 +139,7 @@ func (s *Set) LoadOf(id uint32) (*Load, error) {
 // Objects reads all outstanding objects.
 func (s *Set) Objects() ([]Object, error) {
 	var objects []Object
-	err := each(s.shared["objects"], func(_ uint64, o *kedrObject) {
+	err := s.eachObject(func(o *kedrObject) {
 		objects = append(objects, Object{
 			Address: o.Address, Size: o.Size, Stack: o.Stack, CallSite: o.CallSite, Time: time.Duration(o.Time),
 			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),

@@ -42,8 +42,10 @@ static __always_inline void strike(struct object *old)
 
 static __always_inline struct object *find(__u64 key)
 {
-	struct object *o = *filter_slot(key) ? bpf_map_lookup_elem(&objects, &key) : NULL;
+	struct object *o = NULL;
 
+	if (*filter_slot(key))
+		o = layout.cells ? in_cell(key) : bpf_map_lookup_elem(&objects, &key);
 	return o && !forgotten(key, o) ? o : NULL;
 }
 
@@ -53,8 +55,14 @@ static __always_inline struct object *find(__u64 key)
  */
 static __always_inline void forget(__u64 key, struct object *old)
 {
+	if (layout.cells && !take_cell(key, old)) {
+		lose(LOST_OBJECTS_BUSY);
+		return;
+	}
 	strike(old);
-	if (bpf_map_delete_elem(&objects, &key)) {
+	if (layout.cells) {
+		empty_cell(old);
+	} else if (bpf_map_delete_elem(&objects, &key)) {
 		lose(LOST_OBJECTS_BUSY);
 		return;
 	}
@@ -135,6 +143,24 @@ static __always_inline struct object *seen_inside(__u64 key)
 	return old && old->inner && old->pid == (__u32)bpf_get_current_pid_tgid() ? old : NULL;
 }
 
+/* Where the same address was not given back, as far as is known, it takes the old one's place. */
+static __always_inline long put_in_cell(__u64 key, const struct object *o, struct object *old)
+{
+	struct cell *c;
+
+	if (old) {
+		*old = *o;
+		return 0;
+	}
+	c = new_cell(key);
+	if (!c)
+		return FULL_ERR;
+	c->object = *o;
+	barrier();
+	*(volatile __u64 *)&c->key = key;
+	return 0;
+}
+
 static __always_inline void enter_object(const struct entry *e, __u64 addr)
 {
 	struct object *o = &e->s->object, *old;
@@ -154,7 +180,7 @@ static __always_inline void enter_object(const struct entry *e, __u64 addr)
 	o->address = shown(addr);
 	__sync_fetch_and_add(&ld->allocations, 1);
 	__sync_fetch_and_add(&ld->allocated_bytes, o->size);
-	err = bpf_map_update_elem(&objects, &key, o, BPF_ANY);
+	err = layout.cells ? put_in_cell(key, o, old) : bpf_map_update_elem(&objects, &key, o, BPF_ANY);
 	if (err) {
 		if (!old)
 			__sync_fetch_and_add(f, -1);
@@ -251,14 +277,15 @@ static __always_inline void note_release(const struct caller *c, __u64 key, cons
 		return;
 	f->key = 0;
 	barrier();
-	f->time = bpf_ktime_get_boot_ns();
+	/* Two may write at one time; an atomic addition that tells what was there is 5.12's. */
+	f->turn = layout.cells ? __sync_fetch_and_add(&turns, 1) : bpf_ktime_get_boot_ns();
 	f->size = old->size;
 	f->load = old->load;
 	f->probe = old->probe;
 	who_obtained(&f->obtained, old);
 	who_am_i(&f->released, c->site);
 	f->released.stack = stack;
-	f->end = f->time;
+	f->end = f->turn;
 	barrier();
 	f->key = key;
 }
@@ -268,7 +295,7 @@ static __always_inline struct freed *released_before(__u64 key)
 {
 	struct freed *f = freed_slot(key);
 
-	return f && f->key == key && f->end == f->time && !cleared(f->load) ? f : NULL;
+	return f && f->key == key && f->end == f->turn && !cleared(f->load) ? f : NULL;
 }
 
 /*

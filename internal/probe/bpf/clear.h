@@ -3,7 +3,7 @@
 #ifndef KEDR_CLEAR_H
 #define KEDR_CLEAR_H
 
-#include "kedr.h"
+#include "cell.h"
 
 /* Whether a load was cleared: what was done in its name is nobody's any more. */
 static __always_inline bool cleared(__u32 id)
@@ -15,11 +15,11 @@ static __always_inline bool cleared(__u32 id)
 }
 
 /* Whoever is asked for a forgotten object owns its address now, and may remove it. */
-static __always_inline bool forgotten(__u64 key, const struct object *o)
+static __always_inline bool forgotten(__u64 key, struct object *o)
 {
 	if (!cleared(o->load))
 		return false;
-	if (!bpf_map_delete_elem(&objects, &key))
+	if (layout.cells ? take_cell(key, o) && empty_cell(o) : !bpf_map_delete_elem(&objects, &key))
 		__sync_fetch_and_add(filter_slot(key), -1);
 	return true;
 }

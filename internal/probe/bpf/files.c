@@ -4,7 +4,7 @@
  * iterators, one program a file, pinned in a directory of the target. The
  * formats are the ancestor's. Requires Linux 5.9.
  */
-#include "kedr.h"
+#include "cell.h"
 
 struct seq_file;
 
@@ -159,7 +159,8 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct object *o = ctx->value;
-	__u64 *key = ctx->key, address;
+	struct cell *c = ctx->value;
+	__u64 address;
 	struct stack *st;
 	struct target *tg;
 	struct load *ld;
@@ -167,8 +168,13 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	struct printing p = {.seq = seq};
 	__u64 stack;
 
-	if (!o || !key)
+	if (!o || !c)
 		return 0;
+	if (layout.cells) {
+		if (c->key <= CELL_TAKEN)
+			return 0;
+		o = &c->object;
+	}
 	i = o->load - 1;
 	ld = bpf_map_lookup_elem(&loads, &i);
 	if (!ld || ld->target != t)

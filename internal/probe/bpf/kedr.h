@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the programs share with each other and, field by field, with
- * internal/probe/abi.go.
+ * What the programs share with each other and, as kedr_bpfel.go has it, with the loader.
  *
  * There is no vmlinux.h and there are no CO-RE relocations here: what differs
  * between kernels comes in as constants that the loader works out (from BTF
@@ -16,6 +15,11 @@
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif
+#define barrier() asm volatile("" ::: "memory")
 
 #define MAX_TARGETS 16
 #define MAX_SECTIONS 16
@@ -37,7 +41,7 @@
 #define EVENT_BITS 10
 #define EVENT_WAYS 4
 
-/* Why an event was not accounted for; named in internal/probe/abi.go. */
+/* Why an event was not accounted for; named in internal/probe/read.go. */
 enum lost_reason {
 	LOST_OBJECTS_FULL,
 	LOST_OBJECTS_BUSY,
@@ -162,6 +166,8 @@ struct kernel_layout {
 	__u32 stack_shift; /* of THREAD_SIZE */
 	__u32 loops; /* bpf_loop may be called */
 	__u32 sections; /* of code, that a target has at most */
+	__u32 cells; /* how many there are for objects; 0: they are in the hash */
+	__u32 max_objects; /* that may be in cells */
 	__u64 vmalloc_base;
 };
 
@@ -219,13 +225,13 @@ struct party {
 
 /* The last release of an object with this key. */
 struct freed {
-	__u64 key, time;
+	__u64 key, turn; /* of the release among all of them */
 	__u64 size;
 	__u32 load;
 	__u16 probe; /* that handed it out */
 	__u16 pad;
 	struct party obtained, released;
-	__u64 end; /* time again: it was written whole */
+	__u64 end; /* turn again: it was written whole */
 };
 
 struct wrong {
@@ -312,6 +318,8 @@ __u64 preempt_count[MAX_CPUS];
  * other users of the allocator a lookup in the hash.
  */
 __u32 filter[1 << FILTER_BITS];
+__u64 turns; /* releases so far */
+__u32 held; /* how many objects are in cells */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -413,6 +421,7 @@ struct {
 /* A call stack that can be told by comparing words (known.h). */
 #define KNOWN_WORDS 48 /* of a stack, that are compared */
 #define KNOWN_POINTERS 6 /* that point into it, likewise */
+#define KNOWN_AT_ONCE 4 /* words, and half as many pointers: what they lack, they have twice */
 #define KNOWN_COPY 4096 /* bytes from ctx on, in which they have to lie; a power of two */
 
 struct known_word {
@@ -471,6 +480,7 @@ struct {
 
 #define BUSY_ERR (-16) /* EBUSY */
 #define EXIST_ERR (-17) /* EEXIST */
+#define FULL_ERR (-7) /* E2BIG */
 
 static __always_inline void lose(enum lost_reason why)
 {
@@ -495,9 +505,14 @@ static __always_inline int target_of(__u64 addr)
 	return -1;
 }
 
+static __always_inline __u64 hash_of(__u64 key)
+{
+	return (key >> 3) * 0x9e3779b97f4a7c15ULL;
+}
+
 static __always_inline __u32 *filter_slot(__u64 key)
 {
-	return &filter[((key >> 3) * 0x9e3779b97f4a7c15ULL) >> (64 - FILTER_BITS)];
+	return &filter[hash_of(key) >> (64 - FILTER_BITS)];
 }
 
 /* Freed blocks start no lower than this: NULL and ZERO_SIZE_PTR are nobody's. */

@@ -27,11 +27,6 @@
 
 #include "kedr.h"
 
-#ifndef offsetof
-#define offsetof(type, member) __builtin_offsetof(type, member)
-#endif
-#define barrier() asm volatile("" ::: "memory")
-
 #define KNOWN_BITS 9
 #define KNOWN_WAYS 8
 /* Below ctx, where it returns to, the program itself has saved a register. */
@@ -127,48 +122,62 @@ static __always_inline __u64 known_tag(__u32 load, __u32 role, __u64 at)
 	return (__u64)load << 32 | (__u64)(spec.id & 0xfff) << 20 | (__u64)role << 16 | depth >> 3;
 }
 
+/* A word of the stack that is looked at; copied: most are in the copy. */
+static __always_inline __u64 known_at(const struct scratch *s, __u64 at, __u64 place, __u64 span, bool copied)
+{
+	if (copied && place < span) {
+		barrier_var(place); /* the mask is for the verifier, and the compiler would take it away */
+		return *(__u64 *)((char *)s->copy + (place & (KNOWN_COPY - 8)));
+	}
+	return stack_word(at + place);
+}
+
 /*
  * Whether the stack that ctx, at this address, is on is the one in a bucket's way: its id,
- * or 0. A global function, as those below: the verifier looks at its loops once.
+ * or 0. Where memory can't be given a type, words are copied first, all at once.
  */
-__noinline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
+static __always_inline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room, bool copied)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
 	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
+	struct scratch *s = NULL;
 	struct known_way *k;
-	__u64 id, span;
+	__u64 id, span = 0;
 
-	if (!b || !s || way >= KNOWN_WAYS)
+	if (!b || way >= KNOWN_WAYS)
 		return 0;
 	k = &b->way[way];
-	span = k->span;
-	if (!layout.frame_type) {
-		if (span > KNOWN_COPY)
+	if (copied) {
+		span = k->span;
+		s = bpf_map_lookup_elem(&scratch, &room);
+		if (!s)
 			return 0;
 		/* Of another way it may be there already. */
 		if (span > s->copied) {
-			if (bpf_probe_read_kernel(s->copy, span, (void *)at))
+			__u64 bytes = span;
+
+			barrier_var(bytes);
+			if (bytes > KNOWN_COPY || bpf_probe_read_kernel(s->copy, bytes, (void *)at))
 				return 0;
 			s->copied = span;
 		}
 	}
-	for (__u32 i = 0; i < KNOWN_WORDS; i++) {
-		__u64 word;
-
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < KNOWN_WORDS; i += KNOWN_AT_ONCE) {
 		if (i >= k->words)
 			break;
-		if (layout.frame_type)
-			word = stack_word(at + k->word[i].at);
-		else
-			word = *(__u64 *)((char *)s->copy + (k->word[i].at & (KNOWN_COPY - 8)));
-		if (word != k->word[i].value)
-			return 0;
+#pragma unroll
+		for (__u32 j = i; j < i + KNOWN_AT_ONCE; j++)
+			if (known_at(s, at, k->word[j].at, copied ? KNOWN_COPY : 0, copied) != k->word[j].value)
+				return 0;
 	}
-	for (__u32 i = 0; i < KNOWN_POINTERS; i++) {
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < KNOWN_POINTERS; i += KNOWN_AT_ONCE / 2) {
 		if (i >= k->pointers)
 			break;
-		if (stack_word(at + k->pointer[i].at) != at + k->pointer[i].value)
-			return 0;
+#pragma unroll
+		for (__u32 j = i; j < i + KNOWN_AT_ONCE / 2; j++)
+			if (known_at(s, at, k->pointer[j].at, span, copied) != at + k->pointer[j].value)
+				return 0;
 	}
 	id = k->id;
 	barrier();
@@ -176,16 +185,32 @@ __noinline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room
 	return *(volatile __u64 *)&k->state == state ? id : 0;
 }
 
+/* Global functions, as those below: the verifier looks at their loops once. */
+__noinline __u64 known_way_copied(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
+{
+	return known_way(at, n, way, state, room, true);
+}
+
+__noinline __u64 known_way_typed(__u64 at, __u32 n, __u32 way, __u64 state)
+{
+	return known_way(at, n, way, state, 0, false);
+}
+
 /* The id of the stack that ctx, at this address, is on; 0: it is not known. */
 __noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
 {
 	__u32 n = known_bucket(ret, tag);
 	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
 
-	if (!b || !s)
+	if (!b)
 		return 0;
-	s->copied = 0;
+	if (!layout.frame_type) {
+		struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+
+		if (!s)
+			return 0;
+		s->copied = 0;
+	}
 	for (__u32 w = 0; w < KNOWN_WAYS; w++) {
 		struct known_way *k = &b->way[w];
 		__u64 state = *(volatile __u64 *)&k->state, id;
@@ -194,7 +219,7 @@ __noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 r
 			break;
 		if (state & 1 || k->ret != ret || k->tag != tag || k->site != site)
 			continue;
-		id = known_way(at, n, w, state, room);
+		id = layout.frame_type ? known_way_typed(at, n, w, state) : known_way_copied(at, n, w, state, room);
 		if (id)
 			return id;
 	}
@@ -204,21 +229,21 @@ __noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 r
 struct search {
 	struct scratch *s;
 	__u64 address;
-	__u64 found;
+	__u32 found, frames;
 };
 
 static long search_frame(__u32 i, struct search *l)
 {
-	if (i >= FULL_FRAMES - 1 || i + 1 >= l->s->full_frames)
+	if (i >= FULL_FRAMES - 1 || i + 1 >= l->frames)
 		return 1;
 	l->found |= l->s->full[i + 1] == l->address;
 	return l->found != 0;
 }
 
-/* Whether a frame of the stack that is being learned returns to an address. */
-__noinline int is_frame(__u32 room, __u64 address)
+/* Whether one of so many frames of the stack that is being learned returns to an address. */
+__noinline int is_frame(__u32 room, __u64 address, __u32 frames)
 {
-	struct search l = {.s = bpf_map_lookup_elem(&scratch, &room), .address = address};
+	struct search l = {.s = bpf_map_lookup_elem(&scratch, &room), .address = address, .frames = frames};
 
 	if (!l.s)
 		return 0;
@@ -255,7 +280,11 @@ static long learn_word(__u32 i, struct learning *l)
 						     value - knowing.entry[1].base < knowing.entry[1].size))
 				s->failed = 1;
 		}
-		if (address < l->at || !is_frame(l->room, value))
+		/*
+		 * Frames lie in their order, so that this one can't be there before all those inside
+		 * of it could have been.
+		 */
+		if (address < l->at || !is_frame(l->room, value, s->next))
 			return 0;
 		n = s->learned.words;
 		if (n >= KNOWN_WORDS) {
@@ -268,7 +297,7 @@ static long learn_word(__u32 i, struct learning *l)
 	} else {
 		if (address < s->low || value < l->at || value >= l->end - KNOWN_TOP)
 			return 0;
-		if (!is_frame(l->room, word_at(value + 8)) && !is_frame(l->room, word_at(value - 8)))
+		if (!is_frame(l->room, word_at(value + 8), l->frames) && !is_frame(l->room, word_at(value - 8), l->frames))
 			return 0;
 		n = s->learned.pointers;
 		if (n >= KNOWN_POINTERS) {
@@ -313,6 +342,31 @@ __noinline int keep_in(__u32 room, __u32 n, __u32 way)
 	return 1;
 }
 
+/* Words are compared several at once: what is missing for that is there twice. */
+__noinline int fill_up(__u32 room)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct known_way *k;
+	__u32 n;
+
+	if (!s)
+		return 0;
+	k = &s->learned;
+	for (__u32 i = 0; i < KNOWN_AT_ONCE - 1; i++) {
+		n = k->words + i;
+		if (n >= KNOWN_WORDS)
+			break;
+		k->word[n] = k->word[0];
+	}
+	for (__u32 i = 0; i < KNOWN_AT_ONCE / 2 - 1; i++) {
+		n = k->pointers + i;
+		if (n >= KNOWN_POINTERS)
+			break;
+		k->pointer[n] = k->pointer[0];
+	}
+	return 1;
+}
+
 /* Learns the stack in a room, whose ctx is at this address. */
 __noinline int learn_unwound(__u32 room, __u64 at)
 {
@@ -342,6 +396,8 @@ __noinline int learn_unwound(__u32 room, __u64 at)
 	s->pass = 1;
 	bpf_loop((1U << layout.stack_shift) / 8 + KNOWN_BELOW / 8, learn_word, &l, 0);
 	if (s->failed)
+		return 0;
+	if (!fill_up(room))
 		return 0;
 	for (__u32 w = 0; w < KNOWN_WAYS; w++)
 		if (keep_in(room, known_bucket(k->ret, k->tag), w))

@@ -442,6 +442,9 @@ var takes = map[asm.BuiltinFunc]int{
 	asm.FnMapUpdateElem: 4, asm.FnGetStack: 4, asm.FnRingbufOutput: 4, asm.FnLoop: 4,
 }
 
+// takesNamed is the same for functions of the kernel that are none of its helpers.
+var takesNamed = map[string]int{"bpf_rdonly_cast": 2, "bpf_session_cookie": 1, "bpf_session_is_return": 1}
+
 // uses says which registers an instruction reads, and which it writes.
 func uses(ins *asm.Instruction) (reads, writes set16) {
 	class := ins.OpCode.Class()
@@ -476,7 +479,11 @@ func uses(ins *asm.Instruction) (reads, writes set16) {
 		reads = of(asm.R0)
 	case class.IsJump():
 		reads, writes = arguments, arguments|of(asm.R0)
-		if n, ok := takes[asm.BuiltinFunc(ins.Constant)]; ok && ins.IsBuiltinCall() {
+		n, ok := takes[asm.BuiltinFunc(ins.Constant)]
+		if !ins.IsBuiltinCall() {
+			n, ok = takesNamed[ins.Reference()]
+		}
+		if ok {
 			reads = arguments & (1<<(n+1) - 1)
 		}
 	default:
