@@ -82,7 +82,7 @@ func (s *Set) clear(v *variables, targets []int) (done bool, err error) {
 		}
 	}
 	for i, l := range last {
-		l.Allocations, l.AllocatedBytes, l.Frees, l.WrongFrees, l.Mismatched, l.Live = 0, 0, 0, 0, 0, 0
+		l.Allocations, l.AllocatedBytes, l.Frees, l.WrongFrees, l.Mismatched, l.Live, l.LiveBytes = 0, 0, 0, 0, 0, 0, 0
 		if err := loads.Put(n+uint32(i), &l); err != nil {
 			return false, err
 		}
@@ -171,9 +171,17 @@ func (s *Set) sweep(v *variables) error {
 	}); err != nil {
 		return err
 	}
+	var slots []uint32
 	if err := removeIf(s.shared["stacks"], func(id uint64, st *kedrStack) bool {
-		return cleared[st.Load] && !told[id]
+		gone := cleared[st.Load] && !told[id]
+		if gone {
+			slots = append(slots, st.Slot)
+		}
+		return gone
 	}); err != nil {
+		return err
+	}
+	if err := s.spareSlots(v, slots); err != nil {
 		return err
 	}
 	return s.sweepObjects(v, cleared)
@@ -337,6 +345,8 @@ func (v *variables) lost(probe uint16, reason int) *uint64 {
 func (v *variables) filter(key uint64) *uint32 { return v.filterSlot(hashOf(key) >> (64 - filterBits)) }
 
 func (v *variables) filterSlot(i uint64) *uint32 { return (*uint32)(v.pointer("filter", int(i), 4)) }
+
+func (v *variables) addSpare() { atomic.AddUint32((*uint32)(v.pointer("spares", 0, 4)), 1) }
 
 // held is how many objects are in cells.
 func (v *variables) held() *uint32 { return (*uint32)(v.pointer("held", 0, 4)) }

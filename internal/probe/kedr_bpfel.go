@@ -72,6 +72,8 @@ type kedrKernelLayout struct {
 	Sections      uint32
 	Cells         uint32
 	MaxObjects    uint32
+	MaxSlots      uint32
+	_             [4]byte
 	VmallocBase   uint64
 }
 
@@ -84,7 +86,7 @@ type kedrKnownBucket struct {
 		Ret      uint64
 		Tag      uint64
 		Site     uint64
-		Id       uint64
+		Slot     uint64
 		Words    uint32
 		Pointers uint32
 		Span     uint64
@@ -156,17 +158,18 @@ type kedrObject struct {
 	_        structs.HostLayout
 	Address  uint64
 	Size     uint64
-	Stack    uint64
 	CallSite uint64
 	Time     uint64
 	Owner    uint64
 	Load     uint32
 	Pid      uint32
 	Kinds    uint32
+	Slot     uint32
 	Probe    uint16
 	Irq      uint8
 	Inner    uint8
 	Comm     [16]int8
+	_        [4]byte
 }
 
 type kedrOpenCall struct {
@@ -177,6 +180,8 @@ type kedrOpenCall struct {
 	Stack  uint64
 	Load   uint32
 	Target int32
+	Slot   uint32
+	Pad    uint32
 }
 
 type kedrParty struct {
@@ -288,20 +293,16 @@ type kedrSite struct {
 }
 
 type kedrStack struct {
-	_          structs.HostLayout
-	Load       uint32
-	Frames     uint32
-	Cut        uint32
-	Role       uint32
-	Needed     uint32
-	Pad        uint32
-	Site       uint64
-	Live       uint64
-	LiveBytes  uint64
-	Total      uint64
-	TotalBytes uint64
-	Printed    uint64
-	Frame      [64]uint64
+	_       structs.HostLayout
+	Load    uint32
+	Frames  uint32
+	Cut     uint32
+	Role    uint32
+	Needed  uint32
+	Slot    uint32
+	Site    uint64
+	Printed uint64
+	Frame   [64]uint64
 }
 
 type kedrSym struct {
@@ -310,6 +311,14 @@ type kedrSym struct {
 	Offset  uint32
 	Size    uint32
 	Name    [52]int8
+}
+
+type kedrTally struct {
+	_          structs.HostLayout
+	Id         uint64
+	Live       uint64
+	Total      uint64
+	TotalBytes uint64
 }
 
 type kedrTarget struct {
@@ -443,8 +452,10 @@ const (
 	kedrMapOpenCalls              = "open_calls"
 	kedrMapScratch                = "scratch"
 	kedrMapSites                  = "sites"
+	kedrMapSpareSlots             = "spare_slots"
 	kedrMapStacks                 = "stacks"
 	kedrMapSyms                   = "syms"
+	kedrMapTallies                = "tallies"
 	kedrMapTargets                = "targets"
 	kedrMapTraceCounts            = "trace_counts"
 	kedrMapTraceEvents            = "trace_events"
@@ -516,6 +527,8 @@ const (
 	kedrVarRescued                = "rescued"
 	kedrVarRing                   = "ring"
 	kedrVarRinging                = "ringing"
+	kedrVarSlots                  = "slots"
+	kedrVarSpares                 = "spares"
 	kedrVarSpec                   = "spec"
 	kedrVarTraceBusy              = "trace_busy"
 	kedrVarTraceNothing           = "trace_nothing"
@@ -625,8 +638,10 @@ type kedrMapSpecs struct {
 	OpenCalls   *ebpf.MapSpec `ebpf:"open_calls"`
 	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
 	Sites       *ebpf.MapSpec `ebpf:"sites"`
+	SpareSlots  *ebpf.MapSpec `ebpf:"spare_slots"`
 	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
 	Syms        *ebpf.MapSpec `ebpf:"syms"`
+	Tallies     *ebpf.MapSpec `ebpf:"tallies"`
 	Targets     *ebpf.MapSpec `ebpf:"targets"`
 	TraceCounts *ebpf.MapSpec `ebpf:"trace_counts"`
 	TraceEvents *ebpf.MapSpec `ebpf:"trace_events"`
@@ -664,6 +679,8 @@ type kedrVariableSpecs struct {
 	Rescued        *ebpf.VariableSpec `ebpf:"rescued"`
 	Ring           *ebpf.VariableSpec `ebpf:"ring"`
 	Ringing        *ebpf.VariableSpec `ebpf:"ringing"`
+	Slots          *ebpf.VariableSpec `ebpf:"slots"`
+	Spares         *ebpf.VariableSpec `ebpf:"spares"`
 	Spec           *ebpf.VariableSpec `ebpf:"spec"`
 	TraceBusy      *ebpf.VariableSpec `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.VariableSpec `ebpf:"trace_nothing"`
@@ -705,8 +722,10 @@ type kedrMaps struct {
 	OpenCalls   *ebpf.Map `ebpf:"open_calls"`
 	Scratch     *ebpf.Map `ebpf:"scratch"`
 	Sites       *ebpf.Map `ebpf:"sites"`
+	SpareSlots  *ebpf.Map `ebpf:"spare_slots"`
 	Stacks      *ebpf.Map `ebpf:"stacks"`
 	Syms        *ebpf.Map `ebpf:"syms"`
+	Tallies     *ebpf.Map `ebpf:"tallies"`
 	Targets     *ebpf.Map `ebpf:"targets"`
 	TraceCounts *ebpf.Map `ebpf:"trace_counts"`
 	TraceEvents *ebpf.Map `ebpf:"trace_events"`
@@ -730,8 +749,10 @@ func (m *kedrMaps) Close() error {
 		m.OpenCalls,
 		m.Scratch,
 		m.Sites,
+		m.SpareSlots,
 		m.Stacks,
 		m.Syms,
+		m.Tallies,
 		m.Targets,
 		m.TraceCounts,
 		m.TraceEvents,
@@ -770,6 +791,8 @@ type kedrVariables struct {
 	Rescued        *ebpf.Variable `ebpf:"rescued"`
 	Ring           *ebpf.Variable `ebpf:"ring"`
 	Ringing        *ebpf.Variable `ebpf:"ringing"`
+	Slots          *ebpf.Variable `ebpf:"slots"`
+	Spares         *ebpf.Variable `ebpf:"spares"`
 	Spec           *ebpf.Variable `ebpf:"spec"`
 	TraceBusy      *ebpf.Variable `ebpf:"trace_busy"`
 	TraceNothing   *ebpf.Variable `ebpf:"trace_nothing"`

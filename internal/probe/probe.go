@@ -99,7 +99,7 @@ type Set struct {
 }
 
 // sharedMaps are the maps that all programs of a session have in common.
-var sharedMaps = []string{"open_calls", "objects", "cells", "stacks", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "known", ".bss",
+var sharedMaps = []string{"open_calls", "objects", "cells", "stacks", "tallies", "spare_slots", "wrongs", "freed", "notes", "loads", "targets", "syms", "sites", "elsewhere", "known", ".bss",
 	"trace_ring", "trace_events", "trace_counts", "trace_open", "trace_paired", "trace_sites"}
 
 // ErrNotPermitted says that this process may not load programs here.
@@ -149,6 +149,9 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 		return nil, err
 	}
 	if err := s.prepare(p); err != nil {
+		return nil, err
+	}
+	if err := s.allSpare(); err != nil {
 		return nil, err
 	}
 	// Releases come first and the targets last: no object is seen whose end could be missed.
@@ -289,9 +292,11 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 	if err := s.sizeObjects(objects); err != nil {
 		return err
 	}
-	if opts.MaxStacks > 0 {
-		s.spec.Maps["stacks"].MaxEntries = opts.MaxStacks
+	stacks := opts.MaxStacks
+	if stacks == 0 {
+		stacks = maxStacks
 	}
+	s.sizeStacks(stacks)
 	if opts.Files {
 		n := 0
 		for _, t := range p.Targets {

@@ -138,10 +138,14 @@ func (s *Set) LoadOf(id uint32) (*Load, error) {
 
 // Objects reads all outstanding objects.
 func (s *Set) Objects() ([]Object, error) {
+	tallies, err := s.tallies()
+	if err != nil {
+		return nil, err
+	}
 	var objects []Object
-	err := s.eachObject(func(o *kedrObject) {
+	err = s.eachObject(func(o *kedrObject) {
 		objects = append(objects, Object{
-			Address: o.Address, Size: o.Size, Stack: o.Stack, CallSite: o.CallSite, Time: time.Duration(o.Time),
+			Address: o.Address, Size: o.Size, Stack: tallyOf(tallies, o.Slot).Id, CallSite: o.CallSite, Time: time.Duration(o.Time),
 			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),
 		})
 	})
@@ -187,10 +191,14 @@ type Obtained struct {
 // there was no room for a stack of is not in them.
 func (s *Set) Obtained() ([]Obtained, error) {
 	const obtained = 0 // STACK_OBTAINED (bpf/kedr.h)
+	tallies, err := s.tallies()
+	if err != nil {
+		return nil, err
+	}
 	var list []Obtained
-	err := each(s.shared["stacks"], func(id uint64, st *kedrStack) {
-		if st.Role == obtained && st.Total > 0 {
-			list = append(list, Obtained{Stack: id, Load: st.Load, Objects: st.Total, Bytes: st.TotalBytes})
+	err = each(s.shared["stacks"], func(id uint64, st *kedrStack) {
+		if t := tallyOf(tallies, st.Slot); st.Role == obtained && t.Total > 0 {
+			list = append(list, Obtained{Stack: id, Load: st.Load, Objects: t.Total, Bytes: t.TotalBytes})
 		}
 	})
 	return list, err

@@ -21,23 +21,26 @@ static __always_inline struct load *load_of(__u32 id)
 
 static __always_inline __u32 load_now(int t)
 {
-	return t < MAX_TARGETS && t >= 0 ? loaded[t].load : 0;
+	__u32 i = t;
+
+	if (i >= MAX_TARGETS)
+		return 0;
+	barrier_var(i); /* the verifier may know another copy of it that is bounded */
+	return loaded[i & (MAX_TARGETS - 1)].load;
 }
 
 static __always_inline void strike(struct object *old)
 {
 	struct load *ld = load_of(old->load);
-	struct stack *st = bpf_map_lookup_elem(&stacks, &old->stack);
+	struct tally *tally = tally_at(old->slot);
 
 	if (ld) {
 		__sync_fetch_and_add(&ld->frees, 1);
 		__sync_fetch_and_add(&ld->live, -1ULL);
 		__sync_fetch_and_add(&ld->live_bytes, -old->size);
 	}
-	if (st) {
-		__sync_fetch_and_add(&st->live, -1ULL);
-		__sync_fetch_and_add(&st->live_bytes, -old->size);
-	}
+	if (tally)
+		__sync_fetch_and_add(&tally->live, -1ULL);
 }
 
 static __always_inline struct object *find(__u64 key)
@@ -97,7 +100,7 @@ static __always_inline __u64 last_key(__u64 key)
 /* What the objects of one call have in common. */
 struct entry {
 	struct scratch *s;
-	struct stack *stack; /* NULL: there was no room */
+	struct tally *tally; /* NULL: there was no room for the stack */
 	struct load *load;
 };
 
@@ -127,8 +130,8 @@ static __always_inline bool prepare(void *ctx, struct scratch *s, const struct c
 	o->irq = in_irq();
 	o->inner = spec.tracepoint;
 	current_comm(o->comm);
-	o->stack = c->unwound ? c->stack : stack_id(ctx, s, c, id, STACK_OBTAINED);
-	e->stack = bpf_map_lookup_elem(&stacks, &o->stack);
+	o->slot = c->unwound ? still(c->slot_then, c->stack) : stack_slot(ctx, s, c, id, STACK_OBTAINED);
+	e->tally = tally_at(o->slot);
 	return true;
 }
 
@@ -189,11 +192,10 @@ static __always_inline void enter_object(const struct entry *e, __u64 addr)
 	}
 	__sync_fetch_and_add(&ld->live, 1);
 	__sync_fetch_and_add(&ld->live_bytes, o->size);
-	if (e->stack) {
-		__sync_fetch_and_add(&e->stack->live, 1);
-		__sync_fetch_and_add(&e->stack->live_bytes, o->size);
-		__sync_fetch_and_add(&e->stack->total, 1);
-		__sync_fetch_and_add(&e->stack->total_bytes, o->size);
+	if (e->tally) {
+		__sync_fetch_and_add(&e->tally->live, 1);
+		__sync_fetch_and_add(&e->tally->total, 1);
+		__sync_fetch_and_add(&e->tally->total_bytes, o->size);
 	}
 }
 
@@ -227,7 +229,7 @@ static __always_inline void remember(void *ctx, struct scratch *s, const struct 
 
 static __always_inline void who_obtained(struct party *p, const struct object *o)
 {
-	p->stack = o->stack;
+	p->stack = slot_stack(o->slot);
 	p->call_site = o->call_site;
 	p->pid = o->pid;
 	p->irq = o->irq;

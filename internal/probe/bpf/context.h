@@ -59,6 +59,7 @@ struct caller {
 	int t; /* the target; -1: none */
 	__u64 sp; /* the same, for a kprobe: its address; 0: unknown */
 	__u64 stack; /* of a call that was unwound when it began */
+	__u32 slot_then; /* of that */
 	bool unwound;
 	bool apart; /* ctx came by way of memory: nothing can be reckoned with it */
 };
@@ -269,16 +270,60 @@ __noinline int same_stack(__u32 room, __u64 id)
 	return !h.result;
 }
 
+static __always_inline struct tally *tally_at(__u32 slot)
+{
+	return slot ? bpf_map_lookup_elem(&tallies, &slot) : NULL;
+}
+
+/* The stack of a slot; 0: none. */
+static __always_inline __u64 slot_stack(__u32 slot)
+{
+	struct tally *tally = tally_at(slot);
+
+	return tally ? tally->id : 0;
+}
+
+/* A slot that was had some time ago; 0: it is another stack's by now, for a clear came. */
+static __always_inline __u32 still(__u32 slot, __u64 stack)
+{
+	return slot_stack(slot) == stack ? slot : 0;
+}
+
+static __always_inline __u32 new_slot(void)
+{
+	__u32 slot = 0;
+
+	if (*(volatile __u32 *)&spares && !bpf_map_pop_elem(&spare_slots, &slot)) {
+		__sync_fetch_and_add(&spares, -1);
+		return slot;
+	}
+	if (!layout.max_slots)
+		return 0;
+	slot = __sync_fetch_and_add(&slots, 1);
+	if (slot < layout.max_slots)
+		return slot + 1;
+	__sync_fetch_and_add(&slots, -1);
+	return 0;
+}
+
+static __always_inline void spare(__u32 slot)
+{
+	if (slot && !bpf_map_push_elem(&spare_slots, &slot, 0))
+		__sync_fetch_and_add(&spares, 1);
+}
+
 /*
  * Finds or stores the stack that lies in a room of the scratch map, and returns its
- * id; 0: no room. The id is a hash, but two stacks never share one: all frames are
+ * slot; 0: no room. Its id is a hash, but two stacks never share one: all frames are
  * compared.
  */
-__noinline __u64 store_stack(__u32 room)
+__noinline __u32 store_stack(__u32 room)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	__u32 slot = 0, found = 0;
 	struct stack *st, *old;
 	struct hashing h = {};
+	struct tally *tally;
 	__u64 id;
 
 	if (!s)
@@ -307,53 +352,66 @@ __noinline __u64 store_stack(__u32 room)
 		if (!old) {
 			long err;
 
-			st->live = st->live_bytes = st->total = st->total_bytes = st->printed = 0;
-			err = bpf_map_update_elem(&stacks, &id, st, BPF_NOEXIST);
-			if (err && err != EXIST_ERR)
+			slot = slot ? slot : new_slot();
+			tally = tally_at(slot);
+			if (!tally)
 				break;
+			tally->id = id;
+			tally->live = tally->total = tally->total_bytes = 0;
+			st->slot = slot;
+			st->printed = 0;
+			err = bpf_map_update_elem(&stacks, &id, st, BPF_NOEXIST);
+			if (!err)
+				slot = 0;
+			else if (err != EXIST_ERR)
+				break;
+			old = bpf_map_lookup_elem(&stacks, &id);
 		}
-		if (same_stack(room, id))
-			return id;
+		if (old && same_stack(room, id)) {
+			found = old->slot;
+			break;
+		}
 		id++;
 	}
-	return 0;
+	spare(slot);
+	return found;
 }
 
 /*
- * The id of the stack that was unwound in a room for a call that returns to ret; 0: there is
- * no room for it. It is learned, unless at is 0.
+ * The slot of the stack that was unwound in a room for a call that returns to ret; 0: there
+ * is no room for it. It is learned, unless at is 0.
  */
-__noinline __u64 settle_stack(__u32 room, __u64 ret, __u64 at, __u64 tag, __u64 site)
+__noinline __u32 settle_stack(__u32 room, __u64 ret, __u64 at, __u64 tag, __u64 site)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-	__u64 id;
+	__u32 slot;
 
 	if (!s)
 		return 0;
 	cut_above(room, ret);
-	id = store_stack(room);
+	slot = store_stack(room);
 	/* Without the stack of a release nothing is wrong in the account. */
-	if (!id && s->stack.role != STACK_RELEASED)
+	if (!slot && s->stack.role != STACK_RELEASED)
 		lose(LOST_STACKS_FULL);
-	if (knowing.on && id && at && !s->stack.cut)
-		learn_stack(s, at, ret, tag, site, id);
-	return id;
+	if (knowing.on && slot && at && !s->stack.cut)
+		learn_stack(s, at, ret, tag, site, slot);
+	return slot;
 }
 
 /* Whether a stack that was told by comparing is the one that is unwound. */
-static __always_inline void verify_stack(void *ctx, struct scratch *s, const struct caller *c, __u64 id)
+static __always_inline void verify_stack(void *ctx, struct scratch *s, const struct caller *c, __u32 slot)
 {
 	unwind(ctx, s, c->ret);
-	if (!same_stack(s->room, id))
+	if (!same_stack(s->room, slot_stack(slot)))
 		lose(LOST_MERGED);
 	__sync_fetch_and_add(&verified, 1);
 }
 
-/* The id of this call's stack; 0: there is no room for it. */
-static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct caller *c,
+/* The slot of this call's stack; 0: there is no room for it. */
+static __always_inline __u32 stack_slot(void *ctx, struct scratch *s, const struct caller *c,
 				      __u32 load, __u32 role)
 {
-	__u64 id, at = 0, tag = 0, site = c->site == c->ret ? 0 : c->site;
+	__u64 at = 0, tag = 0, site = c->site == c->ret ? 0 : c->site;
 	struct stack *st = &s->stack;
 
 	st->load = load;
@@ -362,13 +420,15 @@ static __always_inline __u64 stack_id(void *ctx, struct scratch *s, const struct
 	st->needed = role >= STACK_WRONG;
 	/* A kprobe's ctx is no place on the stack that is unwound. */
 	if (knowing.on && !c->sp && !c->apart && !in_irq()) {
+		__u32 slot;
+
 		at = address_by_own(ctx);
 		tag = known_tag(load, role, at);
-		id = known_stack(at, c->ret, tag, site, s->room);
-		if (id) {
+		slot = known_stack(at, c->ret, tag, site, s->room);
+		if (slot) {
 			if (knowing.verify)
-				verify_stack(ctx, s, c, id);
-			return id;
+				verify_stack(ctx, s, c, slot);
+			return slot;
 		}
 	}
 	unwind_full(ctx, s);
@@ -618,6 +678,8 @@ static __always_inline int leads(__u32 t, __u64 addr)
 	/* There a slot is written in two halves. */
 	if (t >= MAX_TARGETS || layout.word == 4)
 		return call_leads(t, addr);
+	barrier_var(t); /* the verifier may know another copy of it that is bounded */
+	t &= MAX_TARGETS - 1;
 	/* All text of modules lies within 4 GB. */
 	what = addr << 32 | (__u64)(loaded[t].load & 0xffff) << 16 | (spec.id & 0xff) << 2;
 	slot = &led[(what * 0x9e3779b97f4a7c15ULL) >> (64 - LED_BITS)];

@@ -160,6 +160,7 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	struct seq_file *seq = ctx->meta->seq;
 	struct object *o = ctx->value;
 	struct cell *c = ctx->value;
+	struct tally *tally;
 	__u64 address;
 	struct stack *st;
 	struct target *tg;
@@ -182,7 +183,9 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	tg = bpf_map_lookup_elem(&targets, &t);
 	if (!tg)
 		return 0;
-	stack = o->stack;
+	i = o->slot;
+	tally = bpf_map_lookup_elem(&tallies, &i);
+	stack = tally ? tally->id : 0;
 	st = bpf_map_lookup_elem(&stacks, &stack);
 	if (st && st->printed == ctx->meta->session_id)
 		return 0;
@@ -190,7 +193,7 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 	p.ld = ld;
 	p.tg = tg;
 	p.st = st;
-	p.load = i;
+	p.load = o->load - 1;
 
 	p.err = print_process(seq, o->comm, o->pid, o->irq);
 	if (o->size)
@@ -201,9 +204,9 @@ int file_possible_leaks(struct iter_map_elem *ctx)
 			     address);
 	if (st) {
 		print_stack(&p);
-		if (st->live > 1)
+		if (tally && tally->live > 1)
 			p.err |= print(seq, "+%llu more allocation(s) with the same call stack.\n",
-				     st->live - 1);
+				     tally->live - 1);
 	} else {
 		print_frame(&p, o->call_site);
 	}
@@ -259,8 +262,14 @@ int file_symbols(struct iter_map_elem *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct stack *st = ctx->value;
+	struct tally *tally;
+	__u32 slot;
 
-	if (!st || (!st->live && !st->needed))
+	if (!st)
+		return 0;
+	slot = st->slot;
+	tally = bpf_map_lookup_elem(&tallies, &slot);
+	if (!st->needed && (!tally || !tally->live))
 		return 0;
 	for (__u32 i = 0; i < MAX_FRAMES; i++) {
 		if (i >= st->frames)

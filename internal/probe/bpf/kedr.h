@@ -168,6 +168,7 @@ struct kernel_layout {
 	__u32 sections; /* of code, that a target has at most */
 	__u32 cells; /* how many there are for objects; 0: they are in the hash */
 	__u32 max_objects; /* that may be in cells */
+	__u32 max_slots; /* that are given out by number; 0: all are spare ones to begin with */
 	__u64 vmalloc_base;
 };
 
@@ -200,13 +201,13 @@ struct load {
 struct object {
 	__u64 address; /* as its users know it */
 	__u64 size;
-	__u64 stack;
 	__u64 call_site;
 	__u64 time;
 	__u64 owner; /* what it was taken from; 0: unknown */
 	__u32 load;
 	__u32 pid;
 	__u32 kinds; /* whose releases take it back, a bit a kind */
+	__u32 slot; /* of its stack's tally; 0: there was no room */
 	__u16 probe;
 	__u8 irq;
 	__u8 inner; /* seen inside a function that may be watched too */
@@ -257,12 +258,17 @@ struct stack {
 	__u32 cut;
 	__u32 role;
 	__u32 needed; /* by a report, though nothing of it is outstanding */
-	__u32 pad;
+	__u32 slot; /* of its tally */
 	__u64 site; /* a jump of the target, which has left no frame; 0: none */
-	__u64 live, live_bytes;
-	__u64 total, total_bytes;
 	__u64 printed; /* the last reading of a file that showed it */
 	__u64 frame[MAX_FRAMES];
+};
+
+/* What was obtained on a stack. Apart from it, for an index finds it at once. */
+struct tally {
+	__u64 id; /* of the stack */
+	__u64 live;
+	__u64 total, total_bytes;
 };
 
 /* Which probes a direct call of the target leads to, a bit a probe. */
@@ -319,6 +325,8 @@ __u64 preempt_count[MAX_CPUS];
  */
 __u32 filter[1 << FILTER_BITS];
 __u64 turns; /* releases so far */
+__u32 slots; /* that have been given out so far, but for spare ones */
+__u32 spares;
 __u32 held; /* how many objects are in cells */
 
 struct {
@@ -334,6 +342,20 @@ struct {
 	__type(key, __u64);
 	__type(value, struct stack);
 } stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384 + 1);
+	__type(key, __u32); /* slots count from 1 */
+	__type(value, struct tally);
+} tallies SEC(".maps");
+
+/* Slots that nobody has any more. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 16384);
+	__type(value, __u32);
+} spare_slots SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -433,7 +455,7 @@ struct known_way {
 	/* 0: nothing yet; else how often it has been written, twice; odd: it is being written. */
 	__u64 state;
 	__u64 ret, tag, site; /* whose stack it is */
-	__u64 id; /* in stacks */
+	__u64 slot; /* of its tally */
 	__u32 words, pointers;
 	__u64 span; /* bytes from ctx on, in which the words lie */
 	struct known_word word[KNOWN_WORDS];

@@ -133,15 +133,16 @@ static __always_inline __u64 known_at(const struct scratch *s, __u64 at, __u64 p
 }
 
 /*
- * Whether the stack that ctx, at this address, is on is the one in a bucket's way: its id,
- * or 0. Where memory can't be given a type, words are copied first, all at once.
+ * Whether the stack that ctx, at this address, is on is the one in a bucket's way: its
+ * slot, or 0. Where memory can't be given a type, words are copied first, all at once.
  */
-static __always_inline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room, bool copied)
+static __always_inline __u32 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room, bool copied)
 {
 	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
 	struct scratch *s = NULL;
 	struct known_way *k;
-	__u64 id, span = 0;
+	__u64 span = 0;
+	__u32 slot;
 
 	if (!b || way >= KNOWN_WAYS)
 		return 0;
@@ -179,25 +180,25 @@ static __always_inline __u64 known_way(__u64 at, __u32 n, __u32 way, __u64 state
 			if (known_at(s, at, k->pointer[j].at, span, copied) != at + k->pointer[j].value)
 				return 0;
 	}
-	id = k->id;
+	slot = k->slot;
 	barrier();
 	/* What has been written anew meanwhile is another one's. */
-	return *(volatile __u64 *)&k->state == state ? id : 0;
+	return *(volatile __u64 *)&k->state == state ? slot : 0;
 }
 
 /* Global functions, as those below: the verifier looks at their loops once. */
-__noinline __u64 known_way_copied(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
+__noinline __u32 known_way_copied(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
 {
 	return known_way(at, n, way, state, room, true);
 }
 
-__noinline __u64 known_way_typed(__u64 at, __u32 n, __u32 way, __u64 state)
+__noinline __u32 known_way_typed(__u64 at, __u32 n, __u32 way, __u64 state)
 {
 	return known_way(at, n, way, state, 0, false);
 }
 
-/* The id of the stack that ctx, at this address, is on; 0: it is not known. */
-__noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
+/* The slot of the stack that ctx, at this address, is on; 0: it is not known. */
+__noinline __u32 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
 {
 	__u32 n = known_bucket(ret, tag);
 	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
@@ -213,15 +214,16 @@ __noinline __u64 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 r
 	}
 	for (__u32 w = 0; w < KNOWN_WAYS; w++) {
 		struct known_way *k = &b->way[w];
-		__u64 state = *(volatile __u64 *)&k->state, id;
+		__u64 state = *(volatile __u64 *)&k->state;
+		__u32 slot;
 
 		if (!state)
 			break;
 		if (state & 1 || k->ret != ret || k->tag != tag || k->site != site)
 			continue;
-		id = layout.frame_type ? known_way_typed(at, n, w, state) : known_way_copied(at, n, w, state, room);
-		if (id)
-			return id;
+		slot = layout.frame_type ? known_way_typed(at, n, w, state) : known_way_copied(at, n, w, state, room);
+		if (slot)
+			return slot;
 	}
 	return 0;
 }
@@ -407,7 +409,7 @@ __noinline int learn_unwound(__u32 room, __u64 at)
 
 /* Learns the stack that ctx is on, which has been unwound and stored. */
 static __always_inline void learn_stack(struct scratch *s, __u64 at, __u64 ret, __u64 tag, __u64 site,
-					__u64 id)
+					__u32 slot)
 {
 	__u32 i = known_bucket(ret, tag);
 	struct known_bucket *b = bpf_map_lookup_elem(&known, &i);
@@ -424,7 +426,7 @@ static __always_inline void learn_stack(struct scratch *s, __u64 at, __u64 ret, 
 	s->learned.ret = ret;
 	s->learned.tag = tag;
 	s->learned.site = site;
-	s->learned.id = id;
+	s->learned.slot = slot;
 	if (!learn_unwound(s->room, at))
 		__sync_fetch_and_add(&b->failures, 1);
 }

@@ -20,6 +20,7 @@ struct open_call {
 	__u64 stack;
 	__u32 load;
 	int target;
+	__u32 slot, pad;
 };
 
 struct {
@@ -69,7 +70,8 @@ int obtain_call(void *ctx)
 	s = enter();
 	if (!s)
 		return 0;
-	call.stack = stack_id(ctx, s, &c, call.load, STACK_OBTAINED);
+	call.slot = stack_slot(ctx, s, &c, call.load, STACK_OBTAINED);
+	call.stack = slot_stack(call.slot);
 	leave();
 	regs_arguments(ctx, call.args);
 	call.ret = c.ret;
@@ -98,6 +100,7 @@ static __always_inline bool returned(void *ctx, __u64 *w, struct caller *c)
 		c->ret = call->ret;
 		c->site = call->site;
 		c->stack = call->stack;
+		c->slot_then = call->slot;
 		c->t = call->target;
 		c->unwound = true;
 		bpf_map_delete_elem(&open_calls, &key);

@@ -208,7 +208,7 @@ __noinline int enter_one(__u32 room, __u64 addr)
 	e.load = load_of(s->object.load);
 	if (!e.load)
 		return 0;
-	e.stack = bpf_map_lookup_elem(&stacks, &s->object.stack);
+	e.tally = tally_at(s->object.slot);
 	enter_object(&e, addr);
 	return 0;
 }

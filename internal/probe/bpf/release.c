@@ -56,7 +56,7 @@ static __always_inline void took(void *ctx, struct scratch *s, const struct call
 		id = old ? old->load : 0;
 	}
 	if (id && c->t >= 0)
-		stack = stack_id(ctx, s, c, id, role);
+		stack = slot_stack(stack_slot(ctx, s, c, id, role));
 	if (bad && id)
 		wrong_release(s, c, addr, old, before, what, times, id, stack);
 	/*
