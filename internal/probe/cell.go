@@ -16,8 +16,8 @@ const (
 	cellSize  = int(unsafe.Sizeof(kedrCell{}))
 
 	// By half as many again as there may be objects all of them have room close by.
-	cellsLeast = 4096
-	objectsMax = 1 << 24
+	cellsLeast  = 4096
+	objectsMost = 1 << 24
 )
 
 // ownCells says whether objects are kept in cells: where programs are compiled to machine
@@ -32,8 +32,8 @@ func (s *Set) sizeObjects(objects uint32) error {
 		s.spec.Maps["objects"].MaxEntries = objects
 		return nil
 	}
-	if objects > objectsMax {
-		return fmt.Errorf("room for %d objects outstanding: a session has it for %d at most", objects, objectsMax)
+	if objects > objectsMost {
+		return fmt.Errorf("room for %d objects outstanding: a session has it for %d at most", objects, objectsMost)
 	}
 	n := max(objects+objects/2, cellsLeast)
 	s.spec.Maps["objects"].MaxEntries = 1

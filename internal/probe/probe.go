@@ -296,7 +296,9 @@ func (s *Set) makeMaps(p *plan.Plan, opts Options) error {
 	if stacks == 0 {
 		stacks = maxStacks
 	}
-	s.sizeStacks(stacks)
+	if err := s.sizeStacks(stacks); err != nil {
+		return err
+	}
 	if opts.Files {
 		n := 0
 		for _, t := range p.Targets {

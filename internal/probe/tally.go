@@ -7,17 +7,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-const maxStacks = 16384 // unless something else is asked for
+const (
+	maxStacks  = 16384 // unless something else is asked for
+	stacksMost = 1 << 20
+)
 
 // sizeStacks makes room for so many different call stacks. Each has a slot, which the
 // programs give out by number where the kernel can add and tell what was there (Linux 5.12).
-func (s *Set) sizeStacks(stacks uint32) {
+func (s *Set) sizeStacks(stacks uint32) error {
+	if stacks > stacksMost {
+		return fmt.Errorf("room for %d call stacks: a session has it for %d at most", stacks, stacksMost)
+	}
 	s.spec.Maps["stacks"].MaxEntries = stacks
 	s.spec.Maps["tallies"].MaxEntries = stacks + 1
 	s.spec.Maps["spare_slots"].MaxEntries = stacks
 	if s.kernel.AtLeast(5, 12) {
 		s.layout.MaxSlots = stacks
 	}
+	return nil
 }
 
 // spareSlots gives slots to the programs that no stack has.

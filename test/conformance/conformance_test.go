@@ -467,6 +467,7 @@ func TestBadInput(t *testing.T) {
 		{"no parameter", []string{ko("clean"), "early"}, 2, "is no parameter"},
 		{"no module", nil, 2, "no MODULE"},
 		{"loaded", []string{ko("helper")}, 3, "already loaded"},
+		{"too much room", []string{"--max-stacks", "4000000000", ko("clean")}, 3, "room for 4000000000 call stacks"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := kedr(t, append([]string{"run", "--vm=never"}, test.args...)...)

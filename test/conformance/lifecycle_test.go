@@ -187,11 +187,13 @@ func TestClearOne(t *testing.T) {
 }
 
 // TestClearMakesRoom: cleared objects and call stacks are gone, once nobody is loaded
-// who could obtain their addresses anew; and what is obtained then is accounted for.
+// who could obtain their addresses anew; and what is obtained then is accounted for. There
+// is room for no more than one round has of both.
 func TestClearMakesRoom(t *testing.T) {
-	start(t, "lifecycle")
 	const n = 3000
-	for range 2 {
+	must(t, program, "start", "--max-objects", strconv.Itoa(n), "--max-stacks", "6", ko("lifecycle"))
+	ends(t, "lifecycle")
+	for range 4 {
 		must(t, "insmod", ko("lifecycle"))
 		tell(t, "hold", n)
 		tell(t, "drop", 1)
@@ -206,6 +208,17 @@ func TestClearMakesRoom(t *testing.T) {
 		must(t, program, "clear")
 		want(t, "cleared", "lifecycle", "0/0/0")
 		empty(t)
+	}
+	s := opened(t)
+	defer s.Close()
+	lost, err := s.Lost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lost {
+		if strings.Contains(l.Reason, "there is room for") {
+			t.Errorf("%s: %s: %d", l.Symbol, l.Reason, l.Count)
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ trap 'rm -f "$out"' EXIT
 go test -tags machine -count=1 "$@" >"$out" 2>&1
 status=$?
 cat "$out"
-[ $status -ne 0 ] && grep -q -E 'does not let a probe interrupt itself|events were lost' "$out" || exit $status
+[ $status -ne 0 ] && grep -q -E 'does not let a probe interrupt itself|events were lost|LOST: ' "$out" || exit $status
 failed=$(sed -n 's/^--- FAIL: \(Test[A-Za-z0-9_]*\) .*/^\1$/p' "$out" | paste -s -d '|')
 [ -n "$failed" ] || exit $status
 echo "again: $failed"
