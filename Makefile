@@ -21,7 +21,7 @@ export CGO_ENABLED := 0
 # The Debian packages that tests and the demo need; what is there stays as it is.
 PACKAGES := qemu-system-x86 kmod iproute2 make gcc libc6-dev e2fsprogs util-linux mmdebstrap xfsprogs dosfstools xz-utils
 # With what virtme-ng runs on, and udev, which its machine takes from the host.
-BENCH_PACKAGES := trace-cmd bpftrace python3-argcomplete python3-requests python3-pkg-resources file udev bsdutils
+BENCH_PACKAGES := trace-cmd bpftrace busybox-static python3-argcomplete python3-requests python3-pkg-resources file udev bsdutils
 MAN_PACKAGES := man-db groff mandoc bash zsh fish
 BPF_PACKAGES := clang llvm libbpf-dev linux-libc-dev
 BROWSER_PACKAGES := chromium fonts-dejavu-core
