@@ -2,7 +2,6 @@ package probe
 
 import (
 	"fmt"
-	"os"
 	"sync/atomic"
 	"unsafe"
 
@@ -53,8 +52,7 @@ type cells struct {
 
 func (s *Set) mapCells() (*cells, error) {
 	m := s.shared["cells"]
-	page := os.Getpagesize()
-	memory, err := unix.Mmap(m.FD(), 0, (int(m.MaxEntries())*cellSize+page-1)&^(page-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, err := mapped(m, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
 		return nil, fmt.Errorf("mapping the objects: %w", err)
 	}

@@ -3,13 +3,10 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
 // Clear forgets what the given targets, by their index, have obtained and released;
@@ -302,51 +299,7 @@ func wait() error {
 	return nil
 }
 
-// variables are the programs' own, in memory that is shared with them.
-type variables struct {
-	memory []byte
-	at     map[string]*ebpf.VariableSpec
-}
-
-func (s *Set) mapVariables() (*variables, error) {
-	m := s.shared[".bss"]
-	page := os.Getpagesize()
-	memory, err := unix.Mmap(m.FD(), 0, (int(m.ValueSize())+page-1)&^(page-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("mapping the programs' variables: %w", err)
-	}
-	return &variables{memory, s.bss}, nil
-}
-
-func (v *variables) unmap() { unix.Munmap(v.memory) }
-
-// pointer is the i-th element of an array of elements of that size.
-func (v *variables) pointer(name string, i, size int) unsafe.Pointer {
-	return unsafe.Pointer(&v.memory[int(v.at[name].Offset)+i*size])
-}
-
-func (v *variables) loadCount() *uint32 { return (*uint32)(v.pointer("load_count", 0, 4)) }
-
-// loadedAs is the load of a target that is loaded, else 0.
-func (v *variables) loadedAs(target uint32) *uint32 {
-	return &(*kedrLoaded)(v.pointer("loaded", int(target), int(unsafe.Sizeof(kedrLoaded{})))).Load
-}
-
 const (
 	lostBusy   = 1  // LOST_OBJECTS_BUSY
 	filterBits = 16 // FILTER_BITS
 )
-
-func (v *variables) lost(probe uint16, reason int) *uint64 {
-	return (*uint64)(v.pointer("lost", int(probe)%maxProbes*len(reasons)+reason, 8))
-}
-
-// filter is the slot that filter_slot (bpf/kedr.h) gives a key.
-func (v *variables) filter(key uint64) *uint32 { return v.filterSlot(hashOf(key) >> (64 - filterBits)) }
-
-func (v *variables) filterSlot(i uint64) *uint32 { return (*uint32)(v.pointer("filter", int(i), 4)) }
-
-func (v *variables) addSpare() { atomic.AddUint32((*uint32)(v.pointer("spares", 0, 4)), 1) }
-
-// held is how many objects are in cells.
-func (v *variables) held() *uint32 { return (*uint32)(v.pointer("held", 0, 4)) }

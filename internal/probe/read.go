@@ -138,18 +138,27 @@ func (s *Set) LoadOf(id uint32) (*Load, error) {
 
 // Objects reads all outstanding objects.
 func (s *Set) Objects() ([]Object, error) {
+	var objects []Object
+	var slots []uint32
+	err := s.eachObject(func(o *kedrObject) {
+		slots = append(slots, o.Slot)
+		objects = append(objects, Object{
+			Address: o.Address, Size: o.Size, CallSite: o.CallSite, Time: time.Duration(o.Time),
+			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	// After the objects: an object's slot was given out before it was there.
 	tallies, err := s.tallies()
 	if err != nil {
 		return nil, err
 	}
-	var objects []Object
-	err = s.eachObject(func(o *kedrObject) {
-		objects = append(objects, Object{
-			Address: o.Address, Size: o.Size, Stack: tallyOf(tallies, o.Slot).Id, CallSite: o.CallSite, Time: time.Duration(o.Time),
-			Load: o.Load, PID: int32(o.Pid), Probe: int(o.Probe), IRQ: o.Irq != 0, Comm: goString(o.Comm[:]),
-		})
-	})
-	return objects, err
+	for i, slot := range slots {
+		objects[i].Stack = tallyOf(tallies, slot).Id
+	}
+	return objects, nil
 }
 
 // Wrongs reads all wrong releases.

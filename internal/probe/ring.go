@@ -68,8 +68,7 @@ func (s *Set) TraceEvents() (_ *TraceReader, err error) {
 	r.state = (*kedrRingState)(r.variables.pointer("ring", 0, 0))
 	r.position = atomic.LoadUint64(&r.state.Consumed)
 	m := s.shared["trace_ring"]
-	page := os.Getpagesize()
-	r.chunks, err = unix.Mmap(m.FD(), 0, (int(m.MaxEntries())*ringStride+page-1)&^(page-1), unix.PROT_READ, unix.MAP_SHARED)
+	r.chunks, err = mapped(m, unix.PROT_READ)
 	if err != nil {
 		return nil, fmt.Errorf("mapping the trace: %w", err)
 	}

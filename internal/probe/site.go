@@ -9,7 +9,7 @@ import (
 )
 
 // siteMaps is what the programs know about the targets' direct calls
-// (bpf/context.h, call_leads).
+// (bpf/caller.h, call_leads).
 type siteMaps struct {
 	keys  []uint64
 	sites []kedrSite

@@ -4,7 +4,7 @@
 #define KEDR_ACCOUNT_H
 
 #include "clear.h"
-#include "context.h"
+#include "caller.h"
 
 /* The address that an argument names. */
 static __always_inline __u64 address_of(__u64 arg)

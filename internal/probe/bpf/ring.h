@@ -17,7 +17,7 @@
 #ifndef KEDR_RING_H
 #define KEDR_RING_H
 
-#include "context.h"
+#include "caller.h"
 
 #define RING_CHUNK (64 * 1024)
 #define RING_RECORD 1024 /* the longest */
