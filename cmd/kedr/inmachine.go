@@ -27,15 +27,8 @@ import (
 // inGuest runs in the machine: the capture goes to the host, which has the
 // sources and all the time for names and lines.
 func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, params, workload []string) error {
-	out, err := resultFile()
+	m, out, err := guestTarget(k, name)
 	if err != nil {
-		return err
-	}
-	m, err := findTarget(k, name)
-	if err != nil {
-		return err
-	}
-	if err := hostCanWatch(k, []*target.Module{m}); err != nil {
 		return err
 	}
 	c, err := f.here(ctx, k, m, params, workload)
@@ -47,6 +40,19 @@ func (f *runFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, p
 		return err
 	}
 	return errors.Join(json.NewEncoder(z).Encode(c), z.Close(), out.Close())
+}
+
+// guestTarget is the module that a command in a machine is about, and where its result goes.
+func guestTarget(k *kernel.Kernel, name string) (*target.Module, *os.File, error) {
+	out, err := resultFile()
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := findTarget(k, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, out, hostCanWatch(k, []*target.Module{m})
 }
 
 // resultFile is where a command in a machine writes what its host is waiting for.

@@ -275,15 +275,8 @@ func (f *traceFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Modul
 
 // inGuest traces in a machine: the trace goes to the host as a file does.
 func (f *traceFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string, params, workload []string) error {
-	out, err := resultFile()
+	m, out, err := guestTarget(k, name)
 	if err != nil {
-		return err
-	}
-	m, err := findTarget(k, name)
-	if err != nil {
-		return err
-	}
-	if err := hostCanWatch(k, []*target.Module{m}); err != nil {
 		return err
 	}
 	sink := &fileSink{w: out}
