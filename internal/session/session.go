@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -131,7 +132,13 @@ func Learn(k *kernel.Kernel, targets []*target.Module) (done func(), err error) 
 	return func() { accessors.Close() }, nil
 }
 
+// armingGC is how much garbage there may be while a session is armed, in percent of what is
+// in use (runtime/debug.SetGCPercent).
+const armingGC = 400
+
 func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets []*target.Module) (*Session, error) {
+	// Most of it is needed until all programs are there: to look for garbage early finds little.
+	defer debug.SetGCPercent(debug.SetGCPercent(armingGC))
 	if err := NotLoaded(targets...); err != nil {
 		return nil, err
 	}

@@ -79,23 +79,35 @@ func uses(ins *asm.Instruction) (reads, writes set16) {
 
 // liveness says for each instruction which registers are looked at behind it.
 func liveness(p program) []set16 {
-	in, out := make([]set16, len(p)), make([]set16, len(p))
+	// What is asked of each line time and again; to: -1: it does not jump.
+	type effect struct {
+		reads, kept set16
+		falls       bool
+		to          int32
+	}
+	effects := make([]effect, len(p))
+	for i := range p {
+		l := &p[i]
+		e := effect{kept: ^set16(0), falls: l.falls() && i+1 < len(p), to: -1}
+		if !l.gone {
+			reads, writes := uses(&l.Instruction)
+			e.reads, e.kept, e.to = reads, ^writes, int32(l.to)
+		}
+		effects[i] = e
+	}
+	in, out := make([]set16, len(p)+1), make([]set16, len(p))
 	for changed := true; changed; {
 		changed = false
 		for i := len(p) - 1; i >= 0; i-- {
-			l := &p[i]
+			e := &effects[i]
 			var behind set16
-			if l.falls() && i+1 < len(p) {
+			if e.falls {
 				behind = in[i+1]
 			}
-			if l.to >= 0 && !l.gone {
-				behind |= in[l.to]
+			if e.to >= 0 {
+				behind |= in[e.to]
 			}
-			before := behind
-			if !l.gone {
-				reads, writes := uses(&l.Instruction)
-				before = behind&^writes | reads
-			}
+			before := behind&e.kept | e.reads
 			if before != in[i] || behind != out[i] {
 				in[i], out[i], changed = before, behind, true
 			}
