@@ -22,6 +22,7 @@ func (s *Set) Clear(targets ...int) error {
 		return err
 	}
 	defer v.unmap()
+	atomic.StoreUint32(v.clears(), 1)
 	// A target that comes or goes at this very moment makes it necessary to look again.
 	for range 100 {
 		done, err := s.clear(v, targets)

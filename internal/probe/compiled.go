@@ -3,6 +3,7 @@ package probe
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -82,6 +83,22 @@ func placePercpu(c *compiled, id btf.TypeID) {
 			ins.Constant = int64(id)
 			if id != 0 {
 				ins.Src = pseudoBTFID
+			}
+		}
+	})
+}
+
+// singles are maps of one value, which programs have at hand without looking it up
+// (VALUE_OF in bpf/kedr.h).
+var singles = []string{"known", "freed"}
+
+// placeValues puts the values of maps where programs have the maps.
+func placeValues(c *compiled) {
+	c.place(func(p *ebpf.ProgramSpec) {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			if ins.IsLoadFromMap() && ins.Src == asm.PseudoMapFD && slices.Contains(singles, ins.Reference()) {
+				ins.Src, ins.Constant = asm.PseudoMapValue, 0
 			}
 		}
 	})

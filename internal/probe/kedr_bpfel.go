@@ -33,17 +33,27 @@ type kedrEvent struct {
 	Addr uint64
 }
 
-type kedrFreed struct {
-	_        structs.HostLayout
-	Key      uint64
-	Turn     uint64
-	Size     uint64
-	Load     uint32
-	Probe    uint16
-	Pad      uint16
-	Obtained kedrParty
-	Released kedrParty
-	End      uint64
+type kedrFreedSlots struct {
+	_    structs.HostLayout
+	Slot [8192]struct {
+		_            structs.HostLayout
+		Key          uint64
+		Turn         uint64
+		Size         uint64
+		ObtainedAt   uint64
+		ReleasedAt   uint64
+		ObtainedSlot uint32
+		ReleasedSlot uint32
+		ObtainedBy   uint32
+		ReleasedBy   uint32
+		ObtainedComm [16]int8
+		ReleasedComm [16]int8
+		Load         uint32
+		Probe        uint16
+		ObtainedIrq  uint8
+		ReleasedIrq  uint8
+		End          uint64
+	}
 }
 
 type kedrKernelLayout struct {
@@ -63,6 +73,7 @@ type kedrKernelLayout struct {
 	Jumps         uint32
 	PercpuCount   uint32
 	TaskComm      uint32
+	TaskPid       uint32
 	FuncArgs      uint32
 	FrameType     uint32
 	Word          uint32
@@ -73,32 +84,34 @@ type kedrKernelLayout struct {
 	Cells         uint32
 	MaxObjects    uint32
 	MaxSlots      uint32
-	_             [4]byte
 	VmallocBase   uint64
 }
 
-type kedrKnownBucket struct {
-	_        structs.HostLayout
-	Failures uint64
-	Way      [8]struct {
+type kedrKnownBuckets struct {
+	_      structs.HostLayout
+	Bucket [512]struct {
 		_        structs.HostLayout
-		State    uint64
-		Ret      uint64
-		Tag      uint64
-		Site     uint64
-		Slot     uint64
-		Words    uint32
-		Pointers uint32
-		Span     uint64
-		Word     [48]struct {
-			_     structs.HostLayout
-			Value uint64
-			At    uint64
-		}
-		Pointer [6]struct {
-			_     structs.HostLayout
-			Value uint64
-			At    uint64
+		Failures uint64
+		Way      [8]struct {
+			_        structs.HostLayout
+			State    uint64
+			Ret      uint64
+			Tag      uint64
+			Site     uint64
+			Slot     uint64
+			Words    uint32
+			Pointers uint32
+			Span     uint64
+			Word     [48]struct {
+				_     structs.HostLayout
+				Value uint64
+				At    uint64
+			}
+			Pointer [6]struct {
+				_     structs.HostLayout
+				Value uint64
+				At    uint64
+			}
 		}
 	}
 }
@@ -165,11 +178,11 @@ type kedrObject struct {
 	Pid      uint32
 	Kinds    uint32
 	Slot     uint32
+	Comm     [16]int8
 	Probe    uint16
 	Irq      uint8
 	Inner    uint8
-	Comm     [16]int8
-	_        [4]byte
+	Pad      uint32
 }
 
 type kedrOpenCall struct {
@@ -277,9 +290,23 @@ type kedrRingState struct {
 }
 
 type kedrScratch struct {
-	_      structs.HostLayout
-	Depth  uint32
-	Room   uint32
+	_     structs.HostLayout
+	Depth uint32
+	Room  uint32
+	Call  struct {
+		_       structs.HostLayout
+		Ret     uint64
+		Site    uint64
+		At      uint64
+		Tag     uint64
+		T       int32
+		Irq     uint32
+		Slot    uint32
+		Bad     uint32
+		Address uint64
+		Key     uint64
+		Times   uint64
+	}
 	Stack  kedrStack
 	Object kedrObject
 	Wrong  kedrWrong
@@ -505,6 +532,7 @@ const (
 	kedrProgTraceSiteCall         = "trace_site_call"
 	kedrProgTraceSiteReturn       = "trace_site_return"
 	kedrVarAsker                  = "asker"
+	kedrVarClears                 = "clears"
 	kedrVarCrowded                = "crowded"
 	kedrVarDepths                 = "depths"
 	kedrVarEvents                 = "events"
@@ -657,6 +685,7 @@ type kedrMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kedrVariableSpecs struct {
 	Asker          *ebpf.VariableSpec `ebpf:"asker"`
+	Clears         *ebpf.VariableSpec `ebpf:"clears"`
 	Crowded        *ebpf.VariableSpec `ebpf:"crowded"`
 	Depths         *ebpf.VariableSpec `ebpf:"depths"`
 	Events         *ebpf.VariableSpec `ebpf:"events"`
@@ -769,6 +798,7 @@ func (m *kedrMaps) Close() error {
 // It can be passed to loadKedrObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kedrVariables struct {
 	Asker          *ebpf.Variable `ebpf:"asker"`
+	Clears         *ebpf.Variable `ebpf:"clears"`
 	Crowded        *ebpf.Variable `ebpf:"crowded"`
 	Depths         *ebpf.Variable `ebpf:"depths"`
 	Events         *ebpf.Variable `ebpf:"events"`

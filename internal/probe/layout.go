@@ -85,6 +85,9 @@ func (s *Set) quicken() {
 		if comm, err := k.Field("task_struct", "comm"); err == nil {
 			s.layout.TaskComm = comm
 		}
+		if pid, err := k.Field("task_struct", "pid"); err == nil {
+			s.layout.TaskPid = pid
+		}
 	}
 	if _, err := k.Function("bpf_rdonly_cast"); err == nil {
 		if id, err := k.Struct("pt_regs"); err == nil {

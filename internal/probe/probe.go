@@ -114,6 +114,7 @@ func Attach(p *plan.Plan, k *kernel.Kernel, opts Options) (set *Set, err error) 
 	if err != nil {
 		return nil, err
 	}
+	placeValues(spec)
 	s := &Set{spec: spec, kernel: k, shared: make(map[string]*ebpf.Map), targets: uint32(len(p.Targets)), depths: 1}
 	// kernel/trace/bpf_trace.c, __bpf_trace_run: since 6.1 not while it runs already.
 	if !k.AtLeast(6, 1) {

@@ -57,5 +57,8 @@ func (v *variables) filterSlot(i uint64) *uint32 { return (*uint32)(v.pointer("f
 
 func (v *variables) addSpare() { atomic.AddUint32((*uint32)(v.pointer("spares", 0, 4)), 1) }
 
+// clears says that loads may be cleared.
+func (v *variables) clears() *uint32 { return (*uint32)(v.pointer("clears", 0, 4)) }
+
 // held is how many objects are in cells.
 func (v *variables) held() *uint32 { return (*uint32)(v.pointer("held", 0, 4)) }

@@ -58,18 +58,20 @@ static __always_inline struct object *find(__u64 key)
  */
 static __always_inline void forget(__u64 key, struct object *old)
 {
-	if (layout.cells && !take_cell(key, old)) {
-		lose(LOST_OBJECTS_BUSY);
-		return;
-	}
-	strike(old);
 	if (layout.cells) {
+		if (!take_cell(key, old))
+			goto busy;
+		strike(old);
 		empty_cell(old);
-	} else if (bpf_map_delete_elem(&objects, &key)) {
-		lose(LOST_OBJECTS_BUSY);
-		return;
+	} else {
+		strike(old);
+		if (bpf_map_delete_elem(&objects, &key))
+			goto busy;
 	}
 	__sync_fetch_and_add(filter_slot(key), -1);
+	return;
+busy:
+	lose(LOST_OBJECTS_BUSY);
 }
 
 /* An address that may be obtained several times has as many keys. */
@@ -97,134 +99,208 @@ static __always_inline __u64 last_key(__u64 key)
 	return key;
 }
 
-/* What the objects of one call have in common. */
+/* The load of the target that calls; NULL: it is not loaded, or can't be accounted for. */
+static __always_inline struct load *load_calling(const struct caller *c, __u32 *id)
+{
+	struct load *ld;
+
+	*id = load_now(c->t);
+	if (!*id)
+		return NULL;
+	ld = load_of(*id);
+	if (!ld)
+		lose(LOST_LOADS_FULL);
+	return ld;
+}
+
+/* Describes what a target obtained, but for its address; returns the tally of the stack. */
+static __always_inline struct tally *describe(void *ctx, struct scratch *s, struct caller *c, struct object *o,
+					      __u32 load, __u64 size, __u64 owner)
+{
+	c->irq = in_irq();
+	o->size = size;
+	o->call_site = c->site;
+	o->time = bpf_ktime_get_boot_ns();
+	o->owner = owner;
+	o->load = load;
+	o->pid = current_pid();
+	o->kinds = spec.kinds;
+	current_comm(o->comm);
+	o->probe = spec.id;
+	o->irq = c->irq;
+	o->inner = spec.tracepoint;
+	o->slot = c->unwound ? still(c->slot_then, c->stack) : stack_slot(ctx, s, c, load, STACK_OBTAINED);
+	return tally_at(o->slot);
+}
+
+/* What the objects of one call have in common; s->object describes them. */
 struct entry {
 	struct scratch *s;
 	struct tally *tally; /* NULL: there was no room for the stack */
 	struct load *load;
 };
 
-/* Prepares to enter what a target obtained; s->object is what they have in common. */
-static __always_inline bool prepare(void *ctx, struct scratch *s, const struct caller *c, __u64 size,
-				    __u64 owner, struct entry *e)
+/* Prepares to enter what a target obtained. */
+static __always_inline bool prepare(void *ctx, struct scratch *s, struct caller *c, __u64 size, __u64 owner,
+				    struct entry *e)
 {
-	struct object *o = &s->object;
-	__u32 id = load_now(c->t);
+	__u32 id;
 
-	if (!id)
-		return false;
 	e->s = s;
-	e->load = load_of(id);
-	if (!e->load) {
-		lose(LOST_LOADS_FULL);
+	e->load = load_calling(c, &id);
+	if (!e->load)
 		return false;
-	}
-	o->size = size;
-	o->call_site = c->site;
-	o->time = bpf_ktime_get_boot_ns();
-	o->owner = owner;
-	o->load = id;
-	o->pid = bpf_get_current_pid_tgid();
-	o->kinds = spec.kinds;
-	o->probe = spec.id;
-	o->irq = in_irq();
-	o->inner = spec.tracepoint;
-	current_comm(o->comm);
-	o->slot = c->unwound ? still(c->slot_then, c->stack) : stack_slot(ctx, s, c, id, STACK_OBTAINED);
-	e->tally = tally_at(o->slot);
+	e->tally = describe(ctx, s, c, &s->object, id, size, owner);
 	return true;
+}
+
+static __always_inline void count_obtained(struct load *ld, __u64 size)
+{
+	__sync_fetch_and_add(&ld->allocations, 1);
+	__sync_fetch_and_add(&ld->allocated_bytes, size);
+}
+
+static __always_inline void count_entered(struct load *ld, struct tally *tally, __u64 size)
+{
+	__sync_fetch_and_add(&ld->live, 1);
+	__sync_fetch_and_add(&ld->live_bytes, size);
+	if (tally) {
+		__sync_fetch_and_add(&tally->live, 1);
+		__sync_fetch_and_add(&tally->total, 1);
+		__sync_fetch_and_add(&tally->total_bytes, size);
+	}
+}
+
+/*
+ * A cell to be written, and then shown; NULL: there is no room, and the object is lost.
+ * Where the same address was not given back, as far as is known, it is the old one's.
+ */
+static __always_inline struct object *open_cell(__u64 key, struct object *old)
+{
+	struct cell *c;
+
+	if (old && take_cell(key, old)) {
+		strike(old);
+		return old;
+	}
+	c = new_cell(key);
+	if (!c) {
+		lose(LOST_OBJECTS_FULL);
+		return NULL;
+	}
+	__sync_fetch_and_add(filter_slot(key), 1);
+	return &c->object;
+}
+
+static __always_inline void show_cell(__u64 key, struct object *o)
+{
+	barrier();
+	*(volatile __u64 *)&cell_of(o)->key = key;
+}
+
+static __always_inline bool put_in_cell(__u64 key, const struct object *o, struct object *old)
+{
+	struct object *to = open_cell(key, old);
+
+	if (!to)
+		return false;
+	*to = *o;
+	show_cell(key, to);
+	return true;
+}
+
+static __always_inline bool put_in_hash(__u64 key, const struct object *o, struct object *old)
+{
+	long err;
+
+	if (old)
+		strike(old);
+	else
+		__sync_fetch_and_add(filter_slot(key), 1);
+	err = bpf_map_update_elem(&objects, &key, o, BPF_ANY);
+	if (!err)
+		return true;
+	if (!old)
+		__sync_fetch_and_add(filter_slot(key), -1);
+	lose(err == BUSY_ERR ? LOST_OBJECTS_BUSY : LOST_OBJECTS_FULL);
+	return false;
+}
+
+static __always_inline void enter_object(const struct entry *e, __u64 addr)
+{
+	__u64 key = free_key(key_of(addr));
+	struct object *o = &e->s->object, *old;
+
+	if (!key)
+		return;
+	old = find(key);
+	o->address = shown(addr);
+	count_obtained(e->load, o->size);
+	if (layout.cells ? put_in_cell(key, o, old) : put_in_hash(key, o, old))
+		count_entered(e->load, e->tally, o->size);
 }
 
 /*
  * The object at this key, if it is what this very call has obtained, seen already
  * inside of it, where it reached the allocator.
  */
-static __always_inline struct object *seen_inside(__u64 key)
+static __always_inline struct object *seen_inside(struct object *old)
 {
-	struct object *old = spec.tracepoint ? NULL : find(key);
-
-	return old && old->inner && old->pid == (__u32)bpf_get_current_pid_tgid() ? old : NULL;
-}
-
-/* Where the same address was not given back, as far as is known, it takes the old one's place. */
-static __always_inline long put_in_cell(__u64 key, const struct object *o, struct object *old)
-{
-	struct cell *c;
-
-	if (old) {
-		*old = *o;
-		return 0;
-	}
-	c = new_cell(key);
-	if (!c)
-		return FULL_ERR;
-	c->object = *o;
-	barrier();
-	*(volatile __u64 *)&c->key = key;
-	return 0;
-}
-
-static __always_inline void enter_object(const struct entry *e, __u64 addr)
-{
-	struct object *o = &e->s->object, *old;
-	struct load *ld = e->load;
-	__u64 key = free_key(key_of(addr));
-	__u32 *f;
-	long err;
-
-	if (!key)
-		return;
-	f = filter_slot(key);
-	old = find(key);
-	if (old)
-		strike(old);
-	else
-		__sync_fetch_and_add(f, 1);
-	o->address = shown(addr);
-	__sync_fetch_and_add(&ld->allocations, 1);
-	__sync_fetch_and_add(&ld->allocated_bytes, o->size);
-	err = layout.cells ? put_in_cell(key, o, old) : bpf_map_update_elem(&objects, &key, o, BPF_ANY);
-	if (err) {
-		if (!old)
-			__sync_fetch_and_add(f, -1);
-		lose(err == BUSY_ERR ? LOST_OBJECTS_BUSY : LOST_OBJECTS_FULL);
-		return;
-	}
-	__sync_fetch_and_add(&ld->live, 1);
-	__sync_fetch_and_add(&ld->live_bytes, o->size);
-	if (e->tally) {
-		__sync_fetch_and_add(&e->tally->live, 1);
-		__sync_fetch_and_add(&e->tally->total, 1);
-		__sync_fetch_and_add(&e->tally->total_bytes, o->size);
-	}
+	return !spec.tracepoint && old && old->inner && old->pid == current_pid() ? old : NULL;
 }
 
 /* Enters an object that a target obtained. */
-static __always_inline void remember(void *ctx, struct scratch *s, const struct caller *c, __u64 addr,
-				     __u64 size, __u64 owner)
+static __always_inline void remember(void *ctx, struct caller *c, __u64 addr, __u64 size, __u64 owner)
 {
-	struct object *old = seen_inside(key_of(addr));
-	struct entry e;
+	__u64 key = free_key(key_of(addr));
+	struct object *old, *inside, *o;
+	struct tally *tally;
+	struct scratch *s;
+	struct load *ld;
+	__u32 id;
 
-	if (old && old->call_site == c->site) {
-		old->inner = 0;
-		old->probe = spec.id;
-		old->kinds = spec.kinds;
+	if (!key)
+		return;
+	old = find(key);
+	inside = seen_inside(old);
+	if (inside && inside->call_site == c->site) {
+		inside->inner = 0;
+		inside->probe = spec.id;
+		inside->kinds = spec.kinds;
 		return;
 	}
-	if (!prepare(ctx, s, c, size, owner, &e))
+	ld = load_calling(c, &id);
+	if (!ld)
 		return;
-	if (old) {
+	if (inside) {
 		/* With another function of the target for its caller: it counts once. */
-		struct load *ld = load_of(old->load);
+		struct load *was = load_of(inside->load);
 
-		if (ld) {
-			__sync_fetch_and_add(&ld->frees, -1ULL);
-			__sync_fetch_and_add(&ld->allocations, -1ULL);
-			__sync_fetch_and_add(&ld->allocated_bytes, -old->size);
+		if (was) {
+			__sync_fetch_and_add(&was->frees, -1ULL);
+			__sync_fetch_and_add(&was->allocations, -1ULL);
+			__sync_fetch_and_add(&was->allocated_bytes, -inside->size);
 		}
 	}
-	enter_object(&e, addr);
+	count_obtained(ld, size);
+	if (layout.cells) {
+		o = open_cell(key, old);
+		if (!o)
+			return;
+		o->address = shown(addr);
+		tally = describe(ctx, NULL, c, o, id, size, owner);
+		show_cell(key, o);
+		count_entered(ld, tally, size);
+		return;
+	}
+	s = enter();
+	if (!s)
+		return;
+	s->object.address = shown(addr);
+	tally = describe(ctx, s, c, &s->object, id, size, owner);
+	if (put_in_hash(key, &s->object, old))
+		count_entered(ld, tally, size);
+	leave();
 }
 
 static __always_inline void who_obtained(struct party *p, const struct object *o)
@@ -236,12 +312,31 @@ static __always_inline void who_obtained(struct party *p, const struct object *o
 	__builtin_memcpy(p->comm, o->comm, sizeof(p->comm));
 }
 
-static __always_inline void who_am_i(struct party *p, __u64 call_site)
+static __always_inline void who_calls(struct party *p, const struct scratch *s)
 {
-	p->call_site = call_site;
-	p->pid = bpf_get_current_pid_tgid();
-	p->irq = in_irq();
+	p->call_site = s->call.site;
+	p->pid = current_pid();
+	p->irq = s->call.irq;
 	current_comm(p->comm);
+}
+
+/* The same of an object that was released. */
+static __always_inline void who_had_obtained(struct party *p, const struct freed *f)
+{
+	p->stack = slot_stack(f->obtained_slot);
+	p->call_site = f->obtained_at;
+	p->pid = f->obtained_by;
+	p->irq = f->obtained_irq;
+	__builtin_memcpy(p->comm, f->obtained_comm, sizeof(p->comm));
+}
+
+static __always_inline void who_released(struct party *p, const struct freed *f)
+{
+	p->stack = slot_stack(f->released_slot);
+	p->call_site = f->released_at;
+	p->pid = f->released_by;
+	p->irq = f->released_irq;
+	__builtin_memcpy(p->comm, f->released_comm, sizeof(p->comm));
 }
 
 static __always_inline void need(__u64 stack)
@@ -254,9 +349,9 @@ static __always_inline void need(__u64 stack)
 
 static __always_inline struct freed *freed_slot(__u64 key)
 {
-	__u32 i = ((key >> 3) * 0x9e3779b97f4a7c15ULL) >> (64 - FREED_BITS);
+	struct freed_slots *all = VALUE_OF(freed);
 
-	return bpf_map_lookup_elem(&freed, &i);
+	return &all->slot[hash_of(key) >> (64 - FREED_BITS)];
 }
 
 /* The memory is somebody else's now, who may give it to a target to free. */
@@ -265,18 +360,15 @@ static __always_inline void taken_by_others(__u64 addr)
 	__u64 key = key_of(addr);
 	struct freed *f = freed_slot(key);
 
-	if (f && f->key == key)
+	if (f->key == key)
 		f->key = 0;
 }
 
 /* Notes who released an object, should it be released once more. */
-static __always_inline void note_release(const struct caller *c, __u64 key, const struct object *old,
-					 __u64 stack)
+static __always_inline void note_release(__u64 site, bool irq, __u64 key, const struct object *old, __u32 slot)
 {
 	struct freed *f = freed_slot(key);
 
-	if (!f)
-		return;
 	f->key = 0;
 	barrier();
 	/* Two may write at one time; an atomic addition that tells what was there is 5.12's. */
@@ -284,9 +376,16 @@ static __always_inline void note_release(const struct caller *c, __u64 key, cons
 	f->size = old->size;
 	f->load = old->load;
 	f->probe = old->probe;
-	who_obtained(&f->obtained, old);
-	who_am_i(&f->released, c->site);
-	f->released.stack = stack;
+	f->obtained_at = old->call_site;
+	f->obtained_slot = old->slot;
+	f->obtained_by = old->pid;
+	f->obtained_irq = old->irq;
+	__builtin_memcpy(f->obtained_comm, old->comm, sizeof(f->obtained_comm));
+	f->released_at = site;
+	f->released_slot = slot;
+	f->released_by = current_pid();
+	f->released_irq = irq;
+	current_comm(f->released_comm);
 	f->end = f->turn;
 	barrier();
 	f->key = key;
@@ -297,17 +396,17 @@ static __always_inline struct freed *released_before(__u64 key)
 {
 	struct freed *f = freed_slot(key);
 
-	return f && f->key == key && f->end == f->turn && !cleared(f->load) ? f : NULL;
+	return f->key == key && f->end == f->turn && !cleared(f->load) ? f : NULL;
 }
 
 /*
  * Enters a wrong release by a target. The first one with a stack is kept with what
  * is known of the object, further ones are counted.
  */
-static __always_inline void wrong_release(struct scratch *s, const struct caller *c, __u64 addr,
-					  const struct object *object, struct freed *before, __u8 what,
-					  __u64 times, __u32 id, __u64 stack)
+static __always_inline void wrong_release(struct scratch *s, const struct object *object, const struct freed *before,
+					  __u8 what, __u32 id)
 {
+	__u64 times = s->call.times, stack = slot_stack(s->call.slot);
 	struct wrong *w = &s->wrong, *old;
 	struct load *ld = load_of(id);
 
@@ -322,14 +421,14 @@ static __always_inline void wrong_release(struct scratch *s, const struct caller
 		return;
 	}
 	w->what = what;
-	w->address = shown(addr);
+	w->address = shown(s->call.address);
 	w->time = bpf_ktime_get_boot_ns();
 	w->count = times;
 	w->load = id;
 	w->probe = spec.id;
 	w->known = 0;
 	w->size = 0;
-	who_am_i(&w->self, c->site);
+	who_calls(&w->self, s);
 	w->self.stack = stack;
 	if (object) {
 		w->known = 1;
@@ -341,8 +440,8 @@ static __always_inline void wrong_release(struct scratch *s, const struct caller
 		w->known = 1;
 		w->size = before->size;
 		w->object_probe = before->probe;
-		w->obtained = before->obtained;
-		w->released = before->released;
+		who_had_obtained(&w->obtained, before);
+		who_released(&w->released, before);
 		need(w->obtained.stack);
 		need(w->released.stack);
 	}

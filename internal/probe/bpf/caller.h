@@ -184,14 +184,16 @@ static __always_inline bool mine(void *ctx, __u64 addr)
 	 * further back, none of this one is.
 	 */
 	if (!*(volatile __u64 *)&crowded) {
+		barrier_var(e); /* the compiler would reckon it out time and again */
 		key = *(volatile __u64 *)&e->key;
-		if (key == (own ^ 3) && e->addr == addr) {
+		if (!key) {
+			if (!__sync_val_compare_and_swap(&e->key, 0, own)) {
+				e->addr = addr;
+				return step_in(true);
+			}
+		} else if (key == (own ^ 3) && e->addr == addr) {
 			e->key = 0;
 			return step_in(false);
-		}
-		if (!key && !__sync_val_compare_and_swap(&e->key, 0, own)) {
-			e->addr = addr;
-			return step_in(true);
 		}
 	}
 	return mine_among(place, addr);

@@ -9,8 +9,11 @@
 static __always_inline bool cleared(__u32 id)
 {
 	__u32 i = id - 1;
-	struct load *ld = bpf_map_lookup_elem(&loads, &i);
+	struct load *ld;
 
+	if (!*(volatile __u32 *)&clears)
+		return false;
+	ld = bpf_map_lookup_elem(&loads, &i);
 	return !ld || ld->state == LOAD_NONE;
 }
 

@@ -42,6 +42,14 @@ static __always_inline void current_comm(char *comm)
 	}
 }
 
+/* The task's number, as users know it. */
+static __always_inline __u32 current_pid(void)
+{
+	if (layout.task_pid)
+		return *(volatile __u32 *)((void *)bpf_get_current_task_btf() + layout.task_pid);
+	return bpf_get_current_pid_tgid();
+}
+
 static __always_inline bool in_irq(void)
 {
 	return preemption() & layout.irq_mask;
@@ -61,6 +69,7 @@ struct caller {
 	__u64 stack; /* of a call that was unwound when it began */
 	__u32 slot_then; /* of that */
 	bool unwound;
+	bool irq; /* it was made in an interrupt; set where it is of interest */
 	bool apart; /* ctx came by way of memory: nothing can be reckoned with it */
 };
 
@@ -69,8 +78,8 @@ static __always_inline struct scratch *enter(void)
 	__u32 zero = 0, depth;
 	struct scratch *first = bpf_map_lookup_elem(&scratch, &zero), *s;
 
-	if (!first)
-		return NULL;
+	if (!first || depths == 1)
+		return first;
 	depth = first->depth;
 	if (depth >= depths) {
 		lose(LOST_NESTED);
@@ -89,8 +98,11 @@ static __always_inline struct scratch *enter(void)
 static __always_inline void leave(void)
 {
 	__u32 zero = 0;
-	struct scratch *first = bpf_map_lookup_elem(&scratch, &zero);
+	struct scratch *first;
 
+	if (depths == 1)
+		return;
+	first = bpf_map_lookup_elem(&scratch, &zero);
 	if (first && first->depth)
 		first->depth--;
 }

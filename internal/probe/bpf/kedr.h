@@ -158,7 +158,7 @@ struct kernel_layout {
 	__u32 irq_mask; /* of the preemption counter: in hard or soft interrupt, or NMI */
 	__u32 jumps; /* trampolines may be entered by a jump, and have been calibrated */
 	__u32 percpu_count; /* where the preemption counter is in PERCPU_VARIABLE; -1: no such */
-	__u32 task_comm; /* 0: there is no typed pointer to the task */
+	__u32 task_comm, task_pid; /* 0: there is no typed pointer to the task */
 	__u32 func_args; /* bpf_get_func_arg may be called */
 	__u32 frame_type; /* of struct pt_regs, for bpf_rdonly_cast; 0: there is no such */
 	__u32 word; /* bytes of a long and of a pointer */
@@ -208,10 +208,11 @@ struct object {
 	__u32 pid;
 	__u32 kinds; /* whose releases take it back, a bit a kind */
 	__u32 slot; /* of its stack's tally; 0: there was no room */
+	char comm[COMM_LEN] __attribute__((aligned(8)));
 	__u16 probe;
 	__u8 irq;
 	__u8 inner; /* seen inside a function that may be watched too */
-	char comm[COMM_LEN];
+	__u32 pad;
 };
 
 /* Who did something, and where. */
@@ -228,10 +229,14 @@ struct party {
 struct freed {
 	__u64 key, turn; /* of the release among all of them */
 	__u64 size;
+	__u64 obtained_at, released_at; /* call sites */
+	__u32 obtained_slot, released_slot; /* of the stacks' tallies; 0: there was no room */
+	__u32 obtained_by, released_by; /* tasks */
+	char obtained_comm[COMM_LEN] __attribute__((aligned(8)));
+	char released_comm[COMM_LEN] __attribute__((aligned(8)));
 	__u32 load;
 	__u16 probe; /* that handed it out */
-	__u16 pad;
-	struct party obtained, released;
+	__u8 obtained_irq, released_irq;
 	__u64 end; /* turn again: it was written whole */
 };
 
@@ -328,6 +333,7 @@ __u64 turns; /* releases so far */
 __u32 slots; /* that have been given out so far, but for spare ones */
 __u32 spares;
 __u32 held; /* how many objects are in cells */
+__u32 clears; /* there have been some: loads may be cleared */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -369,11 +375,15 @@ struct {
  * one in it takes the place of the last.
  */
 #define FREED_BITS 13
+struct freed_slots {
+	struct freed slot[1 << FREED_BITS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << FREED_BITS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct freed);
+	__type(value, struct freed_slots);
 } freed SEC(".maps");
 
 /* A jump of a target to what is probed, and not arrived there yet. */
@@ -443,7 +453,7 @@ struct {
 /* A call stack that can be told by comparing words (known.h). */
 #define KNOWN_WORDS 48 /* of a stack, that are compared */
 #define KNOWN_POINTERS 6 /* that point into it, likewise */
-#define KNOWN_AT_ONCE 4 /* words, and half as many pointers: what they lack, they have twice */
+#define KNOWN_AT_ONCE 4 /* words: what they lack, they have twice */
 #define KNOWN_COPY 4096 /* bytes from ctx on, in which they have to lie; a power of two */
 
 struct known_word {
@@ -471,6 +481,16 @@ struct known_way {
 struct scratch {
 	__u32 depth; /* of the first: how many are in use */
 	__u32 room; /* which one this is */
+	/* Of the call that is looked at: what functions are told of it that need no ctx. */
+	struct {
+		__u64 ret, site;
+		__u64 at, tag; /* to learn its stack by; at 0: it is not learned */
+		int t;
+		__u32 irq;
+		__u32 slot; /* of the stack, once it is found or stored; 0: it is not */
+		__u32 bad; /* a release: what is released is not what it should be */
+		__u64 address, key, times;
+	} call;
 	struct stack stack;
 	struct object object;
 	struct wrong wrong;
@@ -479,7 +499,7 @@ struct scratch {
 		__u64 copy[KNOWN_COPY / 8]; /* of the stack, to be compared */
 		struct {
 			__u64 full[FULL_FRAMES]; /* all frames, those above the call too */
-			__u32 full_frames, pass;
+			__u32 full_frames, pad;
 			/*
 			 * Of the stack that is learned. Here, not in what the loop's function is
 			 * given: the verifier would follow each value through all rounds.
@@ -499,6 +519,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
+
+/*
+ * The one value of a map: its address, by which the loader replaces the map's
+ * (placeValues), in place of a look-up.
+ */
+#define VALUE_OF(map)                                       \
+	({                                                  \
+		void *value_;                               \
+		asm volatile("%0 = " #map " ll" : "=r"(value_)); \
+		value_;                                     \
+	})
 
 #define BUSY_ERR (-16) /* EBUSY */
 #define EXIST_ERR (-17) /* EEXIST */

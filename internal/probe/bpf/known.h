@@ -44,11 +44,15 @@ struct known_bucket {
 	struct known_way way[KNOWN_WAYS];
 };
 
+struct known_buckets {
+	struct known_bucket bucket[1 << KNOWN_BITS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << KNOWN_BITS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct known_bucket);
+	__type(value, struct known_buckets);
 } known SEC(".maps");
 
 struct known_spec {
@@ -63,10 +67,11 @@ const volatile struct known_spec knowing = {};
 __u64 own_address; /* of ranges; 0: not known yet */
 __u64 verified; /* stacks that were told by comparing, and unwound as well */
 
-/* A stack that is being learned. */
+/* A stack that is being learned, by looking at each of its words twice. */
 struct learning {
 	__u64 base, at, end;
-	__u32 room;
+	struct scratch *s;
+	__u32 words; /* from base to the end */
 	__u32 frames;
 };
 
@@ -101,17 +106,18 @@ static __always_inline __u64 address_by_own(void *p)
 
 extern void *bpf_rdonly_cast(void *memory, __u32 type) __ksym;
 
-/* A word of a stack. */
-static __always_inline __u64 stack_word(__u64 address)
+/* A word of the kernel's memory, where that can be given a type. */
+static __always_inline __u64 typed_word(__u64 address)
 {
-	if (layout.frame_type)
-		return *(volatile __u64 *)bpf_rdonly_cast((void *)address, layout.frame_type);
-	return word_at(address);
+	return *(volatile __u64 *)bpf_rdonly_cast((void *)address, layout.frame_type);
 }
 
-static __always_inline __u32 known_bucket(__u64 ret, __u64 tag)
+static __always_inline struct known_bucket *known_bucket(__u64 ret, __u64 tag)
 {
-	return ((ret ^ tag << 7) * 0x9e3779b97f4a7c15ULL) >> (64 - KNOWN_BITS);
+	__u64 n = ((ret ^ tag << 7) * 0x9e3779b97f4a7c15ULL) >> (64 - KNOWN_BITS);
+	struct known_buckets *all = VALUE_OF(known);
+
+	return &all->bucket[n];
 }
 
 /* Besides the call: whose and what for, and how deep the stack is. */
@@ -122,63 +128,45 @@ static __always_inline __u64 known_tag(__u32 load, __u32 role, __u64 at)
 	return (__u64)load << 32 | (__u64)(spec.id & 0xfff) << 20 | (__u64)role << 16 | depth >> 3;
 }
 
-/* A word of the stack that is looked at; copied: most are in the copy. */
-static __always_inline __u64 known_at(const struct scratch *s, __u64 at, __u64 place, __u64 span, bool copied)
+/* A word of the stack that ctx, at this address, is on; copied, if s has a copy. */
+static __always_inline __u64 known_word(const struct scratch *s, __u64 at, __u64 place)
 {
-	if (copied && place < span) {
-		barrier_var(place); /* the mask is for the verifier, and the compiler would take it away */
-		return *(__u64 *)((char *)s->copy + (place & (KNOWN_COPY - 8)));
-	}
-	return stack_word(at + place);
+	if (!s)
+		return typed_word(at + place);
+	barrier_var(place); /* the mask is for the verifier, and the compiler would take it away */
+	return *(__u64 *)((char *)s->copy + (place & (KNOWN_COPY - 8)));
+}
+
+/* One that may be in the copy or not. */
+static __always_inline __u64 known_at(const struct scratch *s, __u64 at, __u64 place, __u64 span)
+{
+	return !s || place < span ? known_word(s, at, place) : word_at(at + place);
 }
 
 /*
- * Whether the stack that ctx, at this address, is on is the one in a bucket's way: its
- * slot, or 0. Where memory can't be given a type, words are copied first, all at once.
+ * Whether the stack that ctx, at this address, is on is a way's: its slot, or 0. s: has a
+ * copy of so many bytes of the stack; NULL: there is none.
  */
-static __always_inline __u32 known_way(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room, bool copied)
+static __always_inline __u32 known_way(__u64 at, const struct known_way *k, __u64 state, const struct scratch *s,
+				       __u64 span)
 {
-	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
-	struct scratch *s = NULL;
-	struct known_way *k;
-	__u64 span = 0;
-	__u32 slot;
+	__u32 slot, words = k->words, i = 0;
 
-	if (!b || way >= KNOWN_WAYS)
-		return 0;
-	k = &b->way[way];
-	if (copied) {
-		span = k->span;
-		s = bpf_map_lookup_elem(&scratch, &room);
-		if (!s)
-			return 0;
-		/* Of another way it may be there already. */
-		if (span > s->copied) {
-			__u64 bytes = span;
-
-			barrier_var(bytes);
-			if (bytes > KNOWN_COPY || bpf_probe_read_kernel(s->copy, bytes, (void *)at))
-				return 0;
-			s->copied = span;
-		}
-	}
+	/* There is one at least. */
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < KNOWN_WORDS; i += KNOWN_AT_ONCE) {
-		if (i >= k->words)
-			break;
+	do {
 #pragma unroll
 		for (__u32 j = i; j < i + KNOWN_AT_ONCE; j++)
-			if (known_at(s, at, k->word[j].at, copied ? KNOWN_COPY : 0, copied) != k->word[j].value)
+			if (known_word(s, at, k->word[j].at) != k->word[j].value)
 				return 0;
-	}
+		i += KNOWN_AT_ONCE;
+	} while (i < words && i < KNOWN_WORDS);
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < KNOWN_POINTERS; i += KNOWN_AT_ONCE / 2) {
+	for (i = 0; i < KNOWN_POINTERS; i++) {
 		if (i >= k->pointers)
 			break;
-#pragma unroll
-		for (__u32 j = i; j < i + KNOWN_AT_ONCE / 2; j++)
-			if (known_at(s, at, k->pointer[j].at, span, copied) != at + k->pointer[j].value)
-				return 0;
+		if (known_at(s, at, k->pointer[i].at, span) != at + k->pointer[i].value)
+			return 0;
 	}
 	slot = k->slot;
 	barrier();
@@ -186,146 +174,184 @@ static __always_inline __u32 known_way(__u64 at, __u32 n, __u32 way, __u64 state
 	return *(volatile __u64 *)&k->state == state ? slot : 0;
 }
 
-/* Global functions, as those below: the verifier looks at their loops once. */
-__noinline __u32 known_way_copied(__u64 at, __u32 n, __u32 way, __u64 state, __u32 room)
+/*
+ * Global functions, as those below: the verifier looks at their loops once. Where memory
+ * can't be given a type, words are copied first, all at once.
+ */
+__noinline __u32 known_way_copied(__u64 at, struct known_way *k, __u64 state, __u32 room)
 {
-	return known_way(at, n, way, state, room, true);
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	__u64 span;
+
+	if (!k || !s)
+		return 0;
+	span = k->span;
+	/* Of another way it may be there already. */
+	if (span > s->copied) {
+		__u64 bytes = span;
+
+		barrier_var(bytes);
+		if (bytes > KNOWN_COPY || bpf_probe_read_kernel(s->copy, bytes, (void *)at))
+			return 0;
+		s->copied = span;
+	}
+	return known_way(at, k, state, s, span);
 }
 
-__noinline __u32 known_way_typed(__u64 at, __u32 n, __u32 way, __u64 state)
+__noinline __u32 known_way_typed(__u64 at, struct known_way *k, __u64 state)
 {
-	return known_way(at, n, way, state, 0, false);
+	return k ? known_way(at, k, state, NULL, 0) : 0;
+}
+
+/* The slot of the stack that ctx, at this address, is on, if it is this way's; else 0. */
+static __always_inline __u32 known_here(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room, struct known_way *k)
+{
+	__u64 state = *(volatile __u64 *)&k->state;
+
+	if (!state || state & 1 || k->ret != ret || k->tag != tag || k->site != site)
+		return 0;
+	return layout.frame_type ? known_way_typed(at, k, state) : known_way_copied(at, k, state, room);
+}
+
+/* The same by a bucket's further ways. */
+__noinline __u32 known_further(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
+{
+	struct known_bucket *b = known_bucket(ret, tag);
+	__u32 slot = 0;
+
+	for (__u32 w = 1; w < KNOWN_WAYS && !slot && b->way[w].state; w++)
+		slot = known_here(at, ret, tag, site, room, &b->way[w]);
+	return slot;
 }
 
 /* The slot of the stack that ctx, at this address, is on; 0: it is not known. */
-__noinline __u32 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, __u32 room)
+static __always_inline __u32 known_stack(__u64 at, __u64 ret, __u64 tag, __u64 site, struct scratch *s)
 {
-	__u32 n = known_bucket(ret, tag);
-	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
+	struct known_bucket *b = known_bucket(ret, tag);
+	__u32 room = s ? s->room : 0, slot;
 
-	if (!b)
-		return 0;
-	if (!layout.frame_type) {
-		struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-
-		if (!s)
-			return 0;
+	if (s)
 		s->copied = 0;
-	}
-	for (__u32 w = 0; w < KNOWN_WAYS; w++) {
-		struct known_way *k = &b->way[w];
-		__u64 state = *(volatile __u64 *)&k->state;
-		__u32 slot;
-
-		if (!state)
-			break;
-		if (state & 1 || k->ret != ret || k->tag != tag || k->site != site)
-			continue;
-		slot = layout.frame_type ? known_way_typed(at, n, w, state) : known_way_copied(at, n, w, state, room);
-		if (slot)
-			return slot;
-	}
-	return 0;
+	slot = known_here(at, ret, tag, site, room, &b->way[0]);
+	return slot || !b->way[1].state ? slot : known_further(at, ret, tag, site, room);
 }
 
+/* A frame that is looked for among those that were unwound, from one of them on. */
 struct search {
 	struct scratch *s;
 	__u64 address;
-	__u32 found, frames;
+	__u32 from, frames;
+	__u32 found; /* which one, and one; 0: none */
 };
 
 static long search_frame(__u32 i, struct search *l)
 {
-	if (i >= FULL_FRAMES - 1 || i + 1 >= l->frames)
+	i += l->from;
+	if (i >= FULL_FRAMES || i >= l->frames)
 		return 1;
-	l->found |= l->s->full[i + 1] == l->address;
-	return l->found != 0;
+	if (l->s->full[i] != l->address)
+		return 0;
+	l->found = i + 1;
+	return 1;
 }
 
 /* Whether one of so many frames of the stack that is being learned returns to an address. */
-__noinline int is_frame(__u32 room, __u64 address, __u32 frames)
+__noinline int is_frame(struct scratch *s, __u64 address, __u32 frames)
 {
-	struct search l = {.s = bpf_map_lookup_elem(&scratch, &room), .address = address, .frames = frames};
+	struct search l = {.s = s, .address = address, .from = 1, .frames = frames};
 
-	if (!l.s)
+	if (!s)
 		return 0;
-	bpf_loop(FULL_FRAMES - 1, search_frame, &l, 0);
+	bpf_loop(FULL_FRAMES, search_frame, &l, 0);
 	return l.found != 0;
 }
 
-/* Looks at one word of the stack: for return addresses, or for what points to them. */
-static long learn_word(__u32 i, struct learning *l)
+/* The first time: the return addresses. */
+static __always_inline long learn_return(struct learning *l, struct scratch *s, __u64 address, __u64 value)
 {
-	__u64 address = l->base + 8ULL * i, value = word_at(address), next;
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &l->room);
-	__u32 n;
+	__u32 next = s->next, n;
 
-	if (!s || address >= l->end)
-		return 1;
-	next = s->next;
-	if (s->pass == 0) {
-		/* Kernel and modules are in the last 2 GB. */
-		if (value < 0xffffffff80000000ULL)
-			return 0;
-		if (address >= l->at) {
-			for (__u32 j = 0; j < 4; j++)
-				if (knowing.tracer[j] && value == knowing.tracer[j])
-					s->failed = 1;
-		}
-		/* Its own frame: below it the kernel's function that called it begins. */
-		if (address < l->at && !s->low && s->full[1] == value)
-			s->low = address - 8;
-		if (next < FULL_FRAMES && next < l->frames && s->full[next] == value) {
-			s->next = next + 1;
-			/* An interrupt or an exception. The outermost frame is how the kernel was entered. */
-			if (next + 1 < l->frames && (value - knowing.entry[0].base < knowing.entry[0].size ||
-						     value - knowing.entry[1].base < knowing.entry[1].size))
+	/* Kernel and modules are in the last 2 GB. */
+	if (value < 0xffffffff80000000ULL)
+		return 0;
+	if (address >= l->at) {
+		for (__u32 j = 0; j < 4; j++)
+			if (knowing.tracer[j] && value == knowing.tracer[j])
 				s->failed = 1;
-		}
-		/*
-		 * Frames lie in their order, so that this one can't be there before all those inside
-		 * of it could have been.
-		 */
-		if (address < l->at || !is_frame(l->room, value, s->next))
-			return 0;
-		n = s->learned.words;
-		if (n >= KNOWN_WORDS) {
-			s->failed = 1;
-			return 1;
-		}
-		s->learned.word[n].value = value;
-		s->learned.word[n].at = address - l->at;
-		s->learned.words = n + 1;
-	} else {
-		if (address < s->low || value < l->at || value >= l->end - KNOWN_TOP)
-			return 0;
-		if (!is_frame(l->room, word_at(value + 8), l->frames) && !is_frame(l->room, word_at(value - 8), l->frames))
-			return 0;
-		n = s->learned.pointers;
-		if (n >= KNOWN_POINTERS) {
-			s->failed = 1;
-			return 1;
-		}
-		s->learned.pointer[n].value = value - l->at;
-		s->learned.pointer[n].at = address - l->at;
-		s->learned.pointers = n + 1;
 	}
+	/* Its own frame: below it the kernel's function that called it begins. */
+	if (address < l->at && !s->low && s->full[1] == value)
+		s->low = address - 8;
+	if (next < FULL_FRAMES && next < l->frames && s->full[next] == value) {
+		s->next = next + 1;
+		/* An interrupt or an exception. The outermost frame is how the kernel was entered. */
+		if (next + 1 < l->frames && (value - knowing.entry[0].base < knowing.entry[0].size ||
+					     value - knowing.entry[1].base < knowing.entry[1].size))
+			s->failed = 1;
+	}
+	/*
+	 * Frames lie in their order, so that this one can't be there before all those inside
+	 * of it could have been.
+	 */
+	if (address < l->at || !is_frame(s, value, s->next))
+		return 0;
+	n = s->learned.words;
+	if (n >= KNOWN_WORDS) {
+		s->failed = 1;
+		return 1;
+	}
+	s->learned.word[n].value = value;
+	s->learned.word[n].at = address - l->at;
+	s->learned.words = n + 1;
 	return s->failed ? 1 : 0;
 }
 
-/* Takes a place for what was learned, if it is free. Says whether it was. */
-__noinline int keep_in(__u32 room, __u32 n, __u32 way)
+/* The second time: what points to them. */
+static __always_inline long learn_pointer(struct learning *l, struct scratch *s, __u64 address, __u64 value)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-	struct known_bucket *b = bpf_map_lookup_elem(&known, &n);
-	struct known_way *k;
+	__u32 n;
+
+	if (address < s->low || value < l->at || value >= l->end - KNOWN_TOP)
+		return 0;
+	if (!is_frame(s, word_at(value + 8), l->frames) && !is_frame(s, word_at(value - 8), l->frames))
+		return 0;
+	n = s->learned.pointers;
+	if (n >= KNOWN_POINTERS) {
+		s->failed = 1;
+		return 1;
+	}
+	s->learned.pointer[n].value = value - l->at;
+	s->learned.pointer[n].at = address - l->at;
+	s->learned.pointers = n + 1;
+	return 0;
+}
+
+static long learn_word(__u32 i, struct learning *l)
+{
+	struct scratch *s = l->s;
+	__u64 address;
+
+	if (i < l->words) {
+		address = l->base + 8ULL * i;
+		return learn_return(l, s, address, word_at(address));
+	}
+	if (i == l->words && (s->failed || !s->low || s->next < l->frames)) {
+		s->failed = 1;
+		return 1;
+	}
+	address = l->base + 8ULL * (i - l->words);
+	return learn_pointer(l, s, address, word_at(address));
+}
+
+/* Takes a place for what was learned, if it is free. Says whether it was. */
+__noinline int keep_in(struct known_way *k, const struct known_way *learned)
+{
 	struct load *ld;
 	__u64 state;
 	__u32 load;
 
-	if (!s || !b || way >= KNOWN_WAYS)
+	if (!k || !learned)
 		return 0;
-	k = &b->way[way];
 	state = *(volatile __u64 *)&k->state;
 	if (state & 1)
 		return 0;
@@ -338,83 +364,55 @@ __noinline int keep_in(__u32 room, __u32 n, __u32 way)
 	}
 	if (__sync_val_compare_and_swap(&k->state, state, state + 1) != state)
 		return 0;
-	bpf_probe_read_kernel(&k->ret, sizeof(*k) - offsetof(struct known_way, ret), &s->learned.ret);
+	bpf_probe_read_kernel(&k->ret, sizeof(*k) - offsetof(struct known_way, ret), &learned->ret);
 	barrier();
 	*(volatile __u64 *)&k->state = state + 2;
 	return 1;
 }
 
-/* Words are compared several at once: what is missing for that is there twice. */
-__noinline int fill_up(__u32 room)
+/* Learns the stack that was unwound, and which ctx, at this address, is on. */
+__noinline int learn_unwound(struct scratch *s, __u64 at)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct learning l = {.at = at, .base = at - KNOWN_BELOW, .s = s};
+	struct known_bucket *b;
 	struct known_way *k;
 	__u32 n;
 
 	if (!s)
 		return 0;
 	k = &s->learned;
-	for (__u32 i = 0; i < KNOWN_AT_ONCE - 1; i++) {
-		n = k->words + i;
-		if (n >= KNOWN_WORDS)
-			break;
-		k->word[n] = k->word[0];
-	}
-	for (__u32 i = 0; i < KNOWN_AT_ONCE / 2 - 1; i++) {
-		n = k->pointers + i;
-		if (n >= KNOWN_POINTERS)
-			break;
-		k->pointer[n] = k->pointer[0];
-	}
-	return 1;
-}
-
-/* Learns the stack in a room, whose ctx is at this address. */
-__noinline int learn_unwound(__u32 room, __u64 at)
-{
-	struct learning l = {.at = at, .base = at - KNOWN_BELOW, .room = room};
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-	struct known_way *k;
-	__u32 last;
-
-	if (!s)
-		return 0;
-	k = &s->learned;
 	l.frames = s->full_frames;
 	l.end = (at | ((1ULL << layout.stack_shift) - 1)) + 1;
+	l.words = (l.end - l.base) / 8;
 	k->words = k->pointers = 0;
 	s->low = s->failed = 0;
 	s->next = 1;
-	s->pass = 0;
-	bpf_loop((1U << layout.stack_shift) / 8 + KNOWN_BELOW / 8, learn_word, &l, 0);
-	if (s->failed || !s->low || s->next < l.frames)
+	bpf_loop(2 * l.words, learn_word, &l, 0);
+	n = k->words - 1;
+	if (s->failed || n >= KNOWN_WORDS)
 		return 0;
-	last = k->words - 1;
-	if (last >= KNOWN_WORDS)
-		return 0;
-	k->span = k->word[last].at + 8;
+	k->span = k->word[n].at + 8;
 	if (!layout.frame_type && k->span > KNOWN_COPY)
 		return 0;
-	s->pass = 1;
-	bpf_loop((1U << layout.stack_shift) / 8 + KNOWN_BELOW / 8, learn_word, &l, 0);
-	if (s->failed)
-		return 0;
-	if (!fill_up(room))
-		return 0;
+	/* They are compared several at once: what is missing for that is there twice. */
+	for (__u32 i = 0; i < KNOWN_AT_ONCE - 1; i++) {
+		if (++n >= KNOWN_WORDS)
+			break;
+		k->word[n] = k->word[0];
+	}
+	b = known_bucket(k->ret, k->tag);
 	for (__u32 w = 0; w < KNOWN_WAYS; w++)
-		if (keep_in(room, known_bucket(k->ret, k->tag), w))
+		if (keep_in(&b->way[w], k))
 			return 1;
 	return 0;
 }
 
-/* Learns the stack that ctx is on, which has been unwound and stored. */
-static __always_inline void learn_stack(struct scratch *s, __u64 at, __u64 ret, __u64 tag, __u64 site,
-					__u32 slot)
+/* Learns the stack of the call that was looked at, if it has been unwound and stored, and whole. */
+static __always_inline void learn_stack(struct scratch *s)
 {
-	__u32 i = known_bucket(ret, tag);
-	struct known_bucket *b = bpf_map_lookup_elem(&known, &i);
+	struct known_bucket *b = known_bucket(s->call.ret, s->call.tag);
 
-	if (!b)
+	if (!s->call.at || !s->call.slot || s->stack.cut)
 		return;
 	if (b->failures & (b->failures - 1)) {
 		__sync_fetch_and_add(&b->failures, 1);
@@ -423,11 +421,11 @@ static __always_inline void learn_stack(struct scratch *s, __u64 at, __u64 ret, 
 	/* Of a stack that is cut here it can't be told where it ends. */
 	if (s->full_frames < 2 || s->full_frames >= FULL_FRAMES)
 		return;
-	s->learned.ret = ret;
-	s->learned.tag = tag;
-	s->learned.site = site;
-	s->learned.slot = slot;
-	if (!learn_unwound(s->room, at))
+	s->learned.ret = s->call.ret;
+	s->learned.tag = s->call.tag;
+	s->learned.site = s->stack.site;
+	s->learned.slot = s->call.slot;
+	if (!learn_unwound(s, s->call.at))
 		__sync_fetch_and_add(&b->failures, 1);
 }
 

@@ -56,7 +56,6 @@ int obtain_call(void *ctx)
 {
 	struct open_call call = {};
 	struct caller c = {};
-	struct scratch *s;
 	__u64 key;
 
 	ran_at(0);
@@ -67,12 +66,8 @@ int obtain_call(void *ctx)
 	call.load = load_now(c.t);
 	if (!call.load)
 		return 0;
-	s = enter();
-	if (!s)
-		return 0;
-	call.slot = stack_slot(ctx, s, &c, call.load, STACK_OBTAINED);
+	call.slot = stack_unwound(ctx, NULL, &c, call.load, STACK_OBTAINED);
 	call.stack = slot_stack(call.slot);
-	leave();
 	regs_arguments(ctx, call.args);
 	call.ret = c.ret;
 	call.site = c.site;
@@ -139,19 +134,19 @@ int obtain_bulk_short_return(void *ctx)
 	return returned(ctx, w, &c) ? obtained_bulk_short(ctx, w, &c) : 0;
 }
 
-/* A kprobe's form of what a function that takes objects back does. */
-#define RELEASE_CALL(name, what)                \
+/* A kprobe's form of what a function that takes objects back does, to a caller or what holds one. */
+#define RELEASE_CALL(name, what, type, caller)  \
 	SEC("kprobe/" #name)                    \
 	int name(void *ctx)                     \
 	{                                       \
-		__u64 w[FRAME_WORDS] = {};      \
-		struct caller c = {};           \
+		__u64 w[MAX_ARGS] = {};         \
+		type c = {};                    \
 		ran_at(0);                      \
-		from_regs(ctx, &c);             \
+		from_regs(ctx, caller);         \
 		regs_arguments(ctx, w);         \
 		return what(ctx, w, &c);        \
 	}
 
-RELEASE_CALL(release_call, releases)
-RELEASE_CALL(release_bulk_call, releases_bulk)
-RELEASE_CALL(release_bulk_short_call, releases_bulk_short)
+RELEASE_CALL(release_call, releases, struct caller, &c)
+RELEASE_CALL(release_bulk_call, releases_bulk, struct bulk_release, &c.c)
+RELEASE_CALL(release_bulk_short_call, releases_bulk_short, struct bulk_release, &c.c)

@@ -2,47 +2,54 @@
 /* Functions that hand out objects, seen when they return. */
 #include "account.h"
 
+static __always_inline __u64 narrowed(__u64 arg, __u8 i)
+{
+	return spec.narrow >> i & 1 ? (__u32)arg : arg;
+}
+
 /* A number among the arguments. */
 static __always_inline __u64 number_arg(const __u64 *args, __u8 i)
 {
-	if (i >= MAX_ARGS)
-		return 0;
-	return spec.narrow >> i & 1 ? (__u32)args[i] : args[i];
+	return i < MAX_ARGS ? narrowed(args[i], i) : 0;
 }
 
-static __always_inline __u64 size_of_call(struct scratch *s, const __u64 *args, __u64 addr)
+/* The length of a string, its end included; 0: it fills the room, and may be longer. */
+static __always_inline __u64 string_size(__u64 addr)
 {
-	__u64 size = 0;
+	struct scratch *s = enter();
+	long n;
+
+	if (!s)
+		return 0;
+	n = bpf_probe_read_kernel_str(s->string, sizeof(s->string), (void *)addr);
+	leave();
+	return n > 0 && n < MAX_STRING ? n : 0;
+}
+
+/* The size of what was handed out, by the arguments that tell it. */
+static __always_inline __u64 size_by(__u64 a, __u64 b, __u64 addr)
+{
+	__u32 field = 0;
 
 	switch (spec.size_from) {
 	case SIZE_ARG:
-		size = number_arg(args, spec.size_a);
-		if (spec.size_b < MAX_ARGS)
-			size *= number_arg(args, spec.size_b);
-		return size;
+		return a * b;
 	case SIZE_ORDER:
-		return 4096ULL << (number_arg(args, spec.size_a) & 31);
+		return 4096ULL << (a & 31);
 	case SIZE_PAGES:
-		return number_arg(args, spec.size_a) * 4096;
-	case SIZE_FIELD: {
-		__u32 field = 0;
-
-		if (spec.size_a >= MAX_ARGS)
-			return 0;
-		bpf_probe_read_kernel(&field, sizeof(field), (void *)args[spec.size_a] + spec.size_offset);
+		return a * 4096;
+	case SIZE_FIELD:
+		bpf_probe_read_kernel(&field, sizeof(field), (void *)a + spec.size_offset);
 		return field;
-	}
-	case SIZE_STRING: {
-		long n;
-
-		if (!s)
-			return 0;
-		n = bpf_probe_read_kernel_str(s->string, sizeof(s->string), (void *)addr);
-		/* A string that fills the room may be longer: say that we don't know. */
-		return n > 0 && n < MAX_STRING ? n : 0;
-	}
+	case SIZE_STRING:
+		return addr ? string_size(addr) : 0;
 	}
 	return 0;
+}
+
+static __always_inline __u64 size_of_call(const __u64 *args, __u64 addr)
+{
+	return size_by(number_arg(args, spec.size_a), spec.size_b < MAX_ARGS ? number_arg(args, spec.size_b) : 1, addr);
 }
 
 static __always_inline __u64 owner_of_call(const __u64 *args)
@@ -67,9 +74,8 @@ static __always_inline bool called_by_target(void *ctx, __u64 *w, struct caller 
 }
 
 /* A call has returned. */
-static __always_inline int obtained(void *ctx, const __u64 *w, const struct caller *c, bool ours)
+static __always_inline int obtained(void *ctx, const __u64 *w, struct caller *c, bool ours)
 {
-	struct scratch *s;
 	struct object *old;
 	__u64 addr, key;
 
@@ -88,9 +94,6 @@ static __always_inline int obtained(void *ctx, const __u64 *w, const struct call
 	}
 	if (spec.skip_if < MAX_ARGS && w[spec.skip_if] == addr)
 		return 0;
-	s = enter();
-	if (!s)
-		return 0;
 	/*
 	 * The old record goes where the block was resized in place. One from vmalloc may
 	 * have been freed by a part of vfree that has no probe (vfree.part.0, 6.12 and
@@ -106,8 +109,7 @@ static __always_inline int obtained(void *ctx, const __u64 *w, const struct call
 				forget(key, old);
 		}
 	}
-	remember(ctx, s, c, addr, size_of_call(s, w, addr), owner_of_call(w));
-	leave();
+	remember(ctx, c, addr, size_of_call(w, addr), owner_of_call(w));
 	return 0;
 }
 
@@ -158,7 +160,7 @@ static __always_inline __u32 bulk_count(const __u64 *w, __u64 result, __u32 max)
 	return n;
 }
 
-static __always_inline bool obtain_bulk_begin(void *ctx, const __u64 *w, const struct caller *c, struct bulk *b)
+static __always_inline bool obtain_bulk_begin(void *ctx, const __u64 *w, struct caller *c, struct bulk *b)
 {
 	struct scratch *s;
 
@@ -175,13 +177,13 @@ static __always_inline bool obtain_bulk_begin(void *ctx, const __u64 *w, const s
 	s = enter();
 	if (!s)
 		return false;
-	if (prepare(ctx, s, c, size_of_call(NULL, w, 0), owner_of_call(w), &b->e))
+	if (prepare(ctx, s, c, size_of_call(w, 0), owner_of_call(w), &b->e))
 		return true;
 	leave();
 	return false;
 }
 
-static __always_inline int obtained_bulk(void *ctx, const __u64 *w, const struct caller *c)
+static __always_inline int obtained_bulk(void *ctx, const __u64 *w, struct caller *c)
 {
 	struct bulk b = {};
 
@@ -213,7 +215,7 @@ __noinline int enter_one(__u32 room, __u64 addr)
 	return 0;
 }
 
-static __always_inline int obtained_bulk_short(void *ctx, const __u64 *w, const struct caller *c)
+static __always_inline int obtained_bulk_short(void *ctx, const __u64 *w, struct caller *c)
 {
 	struct bulk b = {};
 	__u32 n = 0;
@@ -261,9 +263,8 @@ int obtain_bulk_short(void *ctx)
 SEC("raw_tp/obtain")
 int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 addr, args[MAX_ARGS];
+	__u64 addr, a, owner;
 	struct caller c = {};
-	struct scratch *s;
 
 	addr = tp_arg(ctx, spec.address);
 	if (!mine(ctx, addr))
@@ -275,15 +276,8 @@ int obtain_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (nothing(addr))
 		return 0;
-	__builtin_memset(args, 0, sizeof(args));
-	if (spec.size_a < MAX_ARGS)
-		args[spec.size_a] = tp_arg(ctx, spec.size_a);
-	if (spec.owner < MAX_ARGS)
-		args[spec.owner] = tp_arg(ctx, spec.owner);
-	s = enter();
-	if (!s)
-		return 0;
-	remember(ctx, s, &c, addr, size_of_call(s, args, addr), owner_of_call(args));
-	leave();
+	a = spec.size_a < MAX_ARGS ? narrowed(tp_arg(ctx, spec.size_a), spec.size_a) : 0;
+	owner = spec.owner < MAX_ARGS ? tp_arg(ctx, spec.owner) : 0;
+	remember(ctx, &c, addr, size_by(a, 1, addr), owner);
 	return 0;
 }

@@ -34,47 +34,86 @@ static __always_inline bool own(const struct caller *c)
 }
 
 /*
- * What a target does with an object, or with what is none. The stack is asked for in one
- * place: that is most of what the verifier has to look at.
+ * What a target does with an object, or with what is none, by the call that was looked at and
+ * unwound in a room. A global function, as most of what is seldom: the verifier looks at it
+ * once. What it has to know is there, for the programs' stack has few bytes.
  */
-static __always_inline void took(void *ctx, struct scratch *s, const struct caller *c, __u64 addr, __u64 key,
-				 struct object *old, bool bad, __u64 times)
+__noinline int took(__u32 room)
 {
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
 	__u8 role = STACK_RELEASED, what = WRONG_MISMATCHED;
 	struct freed *before = NULL;
-	__u64 stack = 0;
+	struct object *old;
 	__u32 id;
 
-	if (bad) {
-		id = load_now(c->t);
+	if (!s)
+		return 0;
+	old = find(s->call.key);
+	if (s->call.bad) {
+		id = load_now(s->call.t);
 		if (!old) {
-			before = released_before(key);
+			before = released_before(s->call.key);
 			what = before ? WRONG_DOUBLE : WRONG_UNALLOCATED;
 		}
 		role = STACK_WRONG + what;
 	} else {
 		id = old ? old->load : 0;
 	}
-	if (id && c->t >= 0)
-		stack = slot_stack(stack_slot(ctx, s, c, id, role));
-	if (bad && id)
-		wrong_release(s, c, addr, old, before, what, times, id, stack);
+	if (id && s->call.t >= 0)
+		settle_stack(room, id, role);
+	if (s->call.bad && id)
+		wrong_release(s, old, before, what, id);
 	/*
 	 * A tracepoint tells that the memory goes, whatever was said; a function
 	 * that was given what is not its own does nothing with it.
 	 */
-	if (old && !spec.check_only && (!bad || spec.tracepoint)) {
-		note_release(c, key, old, stack);
-		forget(key, old);
+	if (old && !spec.check_only && (!s->call.bad || spec.tracepoint)) {
+		note_release(s->call.site, s->call.irq, s->call.key, old, s->call.slot);
+		forget(s->call.key, old);
 	}
+	return 0;
 }
 
-static __always_inline void release(void *ctx, struct caller *c, __u64 addr, const struct claims *says)
+/* The same of a call, which took something so many times. */
+static __always_inline void takes(void *ctx, struct scratch *s, struct caller *c, __u64 addr, __u64 key, bool bad,
+				  __u64 times)
+{
+	s->call.address = addr;
+	s->call.key = key;
+	s->call.bad = bad;
+	s->call.times = times;
+	unwind_call(ctx, s, c);
+	took(s->room);
+}
+
+/*
+ * The same, for what mostly happens: a target's own object goes, by a stack that is known.
+ * Says whether that was it.
+ */
+static __always_inline bool took_as_before(void *ctx, struct caller *c, __u64 key, struct object *old)
+{
+	__u32 slot = 0;
+
+	if (!knowing.on)
+		return false;
+	c->irq = in_irq();
+	if (c->t >= 0) {
+		slot = stack_known(ctx, c, old->load, STACK_RELEASED);
+		if (!slot)
+			return false;
+	}
+	note_release(c->site, c->irq, key, old, slot);
+	forget(key, old);
+	return true;
+}
+
+/* learn: the call's stack, should that be a new one. */
+static __always_inline void release(void *ctx, struct caller *c, __u64 addr, const struct claims *says, bool learn)
 {
 	struct object *old;
 	struct scratch *s;
+	bool fits, bad;
 	__u64 key;
-	bool bad;
 
 	if (nothing(addr))
 		return;
@@ -83,10 +122,11 @@ static __always_inline void release(void *ctx, struct caller *c, __u64 addr, con
 	if (!old && spec.foreign)
 		return;
 	attribute(ctx, c);
-	bad = (!old || mismatched(old, says)) && own(c);
-	if (!old && !bad)
+	fits = old && !mismatched(old, says);
+	if (fits && (spec.check_only || took_as_before(ctx, c, key, old)))
 		return;
-	if (spec.check_only && !bad)
+	bad = !fits && own(c);
+	if (!fits && !bad && (!old || spec.check_only))
 		return;
 	s = enter();
 	if (!s) {
@@ -95,7 +135,9 @@ static __always_inline void release(void *ctx, struct caller *c, __u64 addr, con
 			forget(key, old);
 		return;
 	}
-	took(ctx, s, c, addr, key, old, bad, 1);
+	takes(ctx, s, c, addr, key, bad, 1);
+	if (learn && knowing.on)
+		learn_stack(s);
 	leave();
 }
 
@@ -135,7 +177,7 @@ static __always_inline int releases(void *ctx, const __u64 *w, struct caller *c)
 	says.size = said_size(w);
 	if (spec.owner < MAX_ARGS)
 		says.owner = w[spec.owner];
-	release(ctx, c, addr, &says);
+	release(ctx, c, addr, &says, true);
 	return 0;
 }
 
@@ -169,18 +211,14 @@ struct bulk_release {
 
 static long release_one(__u32 i, struct bulk_release *b)
 {
-	__u64 addr = word_at(b->array + i * layout.word);
-
-	struct caller c = b->c;
-
-	c.apart = true;
-	release(b->ctx, &c, addr, &b->says);
+	release(b->ctx, &b->c, word_at(b->array + i * layout.word), &b->says, false);
 	return 0;
 }
 
 static __always_inline bool release_bulk_begin(void *ctx, const __u64 *w, struct bulk_release *b)
 {
 	b->ctx = ctx;
+	b->c.apart = true;
 	if (spec.address >= MAX_ARGS || spec.count >= MAX_ARGS)
 		return false;
 	b->array = w[spec.address];
@@ -189,12 +227,10 @@ static __always_inline bool release_bulk_begin(void *ctx, const __u64 *w, struct
 	return true;
 }
 
-static __always_inline int releases_bulk(void *ctx, const __u64 *w, const struct caller *c)
+static __always_inline int releases_bulk(void *ctx, const __u64 *w, struct bulk_release *b)
 {
-	struct bulk_release b = {.c = *c};
-
-	if (release_bulk_begin(ctx, w, &b))
-		bpf_loop(bulk_count(w, 0, MAX_BULK), release_one, &b, 0);
+	if (release_bulk_begin(ctx, w, b))
+		bpf_loop(bulk_count(w, 0, MAX_BULK), release_one, b, 0);
 	return 0;
 }
 
@@ -202,13 +238,12 @@ static __always_inline int releases_bulk(void *ctx, const __u64 *w, const struct
  * The same for kernels without. The verifier looks at each round of the loop, so
  * that it does little: of several wrong releases in one call the last is shown.
  */
-static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const struct caller *c)
+static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, struct bulk_release *b)
 {
-	struct bulk_release b = {.c = *c};
 	struct scratch *s;
 	__u32 n;
 
-	if (!release_bulk_begin(ctx, w, &b))
+	if (!release_bulk_begin(ctx, w, b))
 		return 0;
 	s = enter();
 	if (!s)
@@ -222,7 +257,7 @@ static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const 
 
 		if (i >= n)
 			break;
-		addr = word_at(b.array + i * layout.word);
+		addr = word_at(b->array + i * layout.word);
 		if (nothing(addr))
 			continue;
 		key = key_of(addr);
@@ -234,9 +269,9 @@ static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const 
 			s->wrong.count++;
 		}
 	}
-	attribute(ctx, &b.c);
-	if (s->wrong.count && !spec.foreign && own(&b.c))
-		took(ctx, s, &b.c, s->wrong.address, key_of(s->wrong.address), NULL, true, s->wrong.count);
+	attribute(ctx, &b->c);
+	if (s->wrong.count && !spec.foreign && own(&b->c))
+		takes(ctx, s, &b->c, s->wrong.address, key_of(s->wrong.address), true, s->wrong.count);
 	leave();
 	return 0;
 }
@@ -245,21 +280,21 @@ static __always_inline int releases_bulk_short(void *ctx, const __u64 *w, const 
 SEC("fentry/release_bulk")
 int release_bulk(void *ctx)
 {
-	struct caller c = {};
+	struct bulk_release b = {};
 	__u64 w[FRAME_WORDS];
 
-	if (!read_call(ctx, w, &c) || spec.address >= MAX_ARGS || !mine(ctx, w[spec.address]))
+	if (!read_call(ctx, w, &b.c) || spec.address >= MAX_ARGS || !mine(ctx, w[spec.address]))
 		return 0;
-	return releases_bulk(ctx, w, &c);
+	return releases_bulk(ctx, w, &b);
 }
 
 SEC("fentry/release_bulk_short")
 int release_bulk_short(void *ctx)
 {
-	struct caller c = {};
+	struct bulk_release b = {};
 	__u64 w[FRAME_WORDS];
 
-	return read_call(ctx, w, &c) ? releases_bulk_short(ctx, w, &c) : 0;
+	return read_call(ctx, w, &b.c) ? releases_bulk_short(ctx, w, &b) : 0;
 }
 
 SEC("raw_tp/release")
@@ -273,6 +308,6 @@ int release_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (spec.call_site != NO_ARG)
 		c.ret = tp_arg(ctx, spec.call_site);
-	release(ctx, &c, addr, &says);
+	release(ctx, &c, addr, &says, true);
 	return 0;
 }

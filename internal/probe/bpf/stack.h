@@ -12,11 +12,19 @@
  */
 __noinline int frame_at(__u32 room, __u64 ret)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct search l = {.address = ret, .found = room}; /* a key in memory: the programs' stack has few bytes */
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &l.found);
 	__u32 i;
 
 	if (!s)
 		return MAX_ABOVE;
+	if (layout.loops) {
+		l.s = s;
+		l.frames = s->full_frames;
+		l.found = 0;
+		bpf_loop(MAX_ABOVE, search_frame, &l, 0);
+		return l.found ? l.found - 1 : MAX_ABOVE;
+	}
 	for (i = 0; i < MAX_ABOVE; i++)
 		if (i >= s->full_frames || s->full[i] == ret)
 			break;
@@ -154,11 +162,12 @@ static long hash_frame(__u32 i, struct hashing *h)
 __noinline int same_stack(__u32 room, __u64 id)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-	struct stack *a, *b = bpf_map_lookup_elem(&stacks, &id);
-	struct hashing h = {};
+	struct hashing h = {.result = id}; /* the key, as above */
+	struct stack *a, *b = bpf_map_lookup_elem(&stacks, &h.result);
 
 	if (!s || !b)
 		return 0;
+	h.result = 0;
 	a = &s->stack;
 	if (a->frames != b->frames || a->load != b->load || a->role != b->role ||
 	    a->site != b->site)
@@ -222,18 +231,53 @@ static __always_inline void spare(__u32 slot)
 		__sync_fetch_and_add(&spares, 1);
 }
 
+#define NO_SLOT (~0U)
+
+/*
+ * Finds the stack that lies in a room of the scratch map by an id, or stores it, and returns
+ * its slot; NO_SLOT: there is no room; 0: the id is another stack's.
+ */
+__noinline __u32 store_as(__u32 room, __u64 id)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
+	struct stack *old = bpf_map_lookup_elem(&stacks, &id);
+	struct tally *tally;
+	__u32 slot;
+	long err;
+
+	if (!s)
+		return NO_SLOT;
+	if (!old) {
+		slot = new_slot();
+		tally = tally_at(slot);
+		if (!tally)
+			return NO_SLOT;
+		tally->id = id;
+		tally->live = tally->total = tally->total_bytes = 0;
+		s->stack.slot = slot;
+		s->stack.printed = 0;
+		err = bpf_map_update_elem(&stacks, &id, &s->stack, BPF_NOEXIST);
+		if (!err)
+			return slot;
+		spare(slot);
+		if (err != EXIST_ERR)
+			return NO_SLOT;
+		old = bpf_map_lookup_elem(&stacks, &id);
+	}
+	return old && same_stack(room, id) ? old->slot : 0;
+}
+
 /*
  * Finds or stores the stack that lies in a room of the scratch map, and returns its
  * slot; 0: no room. Its id is a hash, but two stacks never share one: all frames are
  * compared.
  */
-__noinline __u32 store_stack(__u32 room)
+static __always_inline __u32 store_stack(__u32 room)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
-	__u32 slot = 0, found = 0;
-	struct stack *st, *old;
 	struct hashing h = {};
-	struct tally *tally;
+	struct stack *st;
+	__u32 slot = 0;
 	__u64 id;
 
 	if (!s)
@@ -256,93 +300,135 @@ __noinline __u32 store_stack(__u32 room)
 			}
 		}
 	}
-	for (__u32 try = 0; try < 3; try++) {
+	/* Others that hash to the same are passed over. */
+	for (__u32 try = 0; try < 3 && !slot; try++) {
 		id += !id;
-		old = bpf_map_lookup_elem(&stacks, &id);
-		if (!old) {
-			long err;
-
-			slot = slot ? slot : new_slot();
-			tally = tally_at(slot);
-			if (!tally)
-				break;
-			tally->id = id;
-			tally->live = tally->total = tally->total_bytes = 0;
-			st->slot = slot;
-			st->printed = 0;
-			err = bpf_map_update_elem(&stacks, &id, st, BPF_NOEXIST);
-			if (!err)
-				slot = 0;
-			else if (err != EXIST_ERR)
-				break;
-			old = bpf_map_lookup_elem(&stacks, &id);
-		}
-		if (old && same_stack(room, id)) {
-			found = old->slot;
-			break;
-		}
-		id++;
+		slot = store_as(room, id++);
 	}
-	spare(slot);
-	return found;
+	return slot == NO_SLOT ? 0 : slot;
+}
+
+/* Of a call whose stack is one of a load's. */
+static __always_inline void begin_stack(struct scratch *s, __u32 load, __u32 role)
+{
+	s->stack.load = load;
+	s->stack.role = role;
+	s->stack.site = s->call.site == s->call.ret ? 0 : s->call.site;
+	s->stack.needed = role >= STACK_WRONG;
 }
 
 /*
- * The slot of the stack that was unwound in a room for a call that returns to ret; 0: there
- * is no room for it. It is learned, unless at is 0.
+ * The slot of the stack that was unwound in a room, of a call and for a load and a role; 0:
+ * there is no room for it.
  */
-__noinline __u32 settle_stack(__u32 room, __u64 ret, __u64 at, __u64 tag, __u64 site)
+__noinline __u32 settle_stack(__u32 room, __u32 load, __u32 role)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratch, &room);
 	__u32 slot;
 
 	if (!s)
 		return 0;
-	cut_above(room, ret);
+	begin_stack(s, load, role);
+	cut_above(room, s->call.ret);
 	slot = store_stack(room);
 	/* Without the stack of a release nothing is wrong in the account. */
 	if (!slot && s->stack.role != STACK_RELEASED)
 		lose(LOST_STACKS_FULL);
-	if (knowing.on && slot && at && !s->stack.cut)
-		learn_stack(s, at, ret, tag, site, slot);
+	s->call.tag = known_tag(load, role, s->call.at);
+	s->call.slot = slot;
 	return slot;
 }
 
-/* Whether a stack that was told by comparing is the one that is unwound. */
-static __always_inline void verify_stack(void *ctx, struct scratch *s, const struct caller *c, __u32 slot)
+/* Whether this call's stack may be told by comparing. A kprobe's ctx is no place on it. */
+static __always_inline bool comparable(const struct caller *c)
 {
-	unwind(ctx, s, c->ret);
+	return knowing.on && !c->sp && !c->apart && !c->irq;
+}
+
+/* A jump of the target, which has left no frame; 0: there was none. */
+static __always_inline __u64 jumped(const struct caller *c)
+{
+	return c->site == c->ret ? 0 : c->site;
+}
+
+/* Unwinds the stack, and writes down what functions are told that go on with it. */
+static __always_inline void unwind_call(void *ctx, struct scratch *s, struct caller *c)
+{
+	c->irq = in_irq();
+	s->call.ret = c->ret;
+	s->call.site = c->site;
+	s->call.at = comparable(c) ? address_by_own(ctx) : 0;
+	s->call.t = c->t;
+	s->call.irq = c->irq;
+	s->call.slot = 0;
+	/* Of others nobody wants to know how they got there. */
+	if (c->t >= 0)
+		unwind_full(ctx, s);
+}
+
+/* Whether a stack that was told by comparing is the one that is unwound. */
+static __always_inline void verify_stack(void *ctx, struct caller *c, __u32 load, __u32 role, __u32 slot)
+{
+	struct scratch *s = enter();
+
+	if (!s)
+		return;
+	unwind_call(ctx, s, c);
+	begin_stack(s, load, role);
+	cut_above(s->room, c->ret);
 	if (!same_stack(s->room, slot_stack(slot)))
 		lose(LOST_MERGED);
 	__sync_fetch_and_add(&verified, 1);
+	leave();
+}
+
+/* The slot of this call's stack, if it is one that is known; else 0. */
+static __always_inline __u32 stack_known(void *ctx, struct caller *c, __u32 load, __u32 role)
+{
+	struct scratch *s = NULL;
+	__u32 slot = 0;
+	__u64 at;
+
+	if (!comparable(c))
+		return 0;
+	if (!layout.frame_type) {
+		/* The stack is copied there. */
+		s = enter();
+		if (!s)
+			return 0;
+	}
+	at = address_by_own(ctx);
+	slot = known_stack(at, c->ret, known_tag(load, role, at), jumped(c), s);
+	if (s)
+		leave();
+	if (knowing.verify && slot)
+		verify_stack(ctx, c, load, role, slot);
+	return slot;
+}
+
+/* The slot of this call's stack by unwinding it; 0: there is no room for it. room: NULL, or the caller's. */
+static __always_inline __u32 stack_unwound(void *ctx, struct scratch *room, struct caller *c, __u32 load, __u32 role)
+{
+	struct scratch *s = room ? room : enter();
+	__u32 slot;
+
+	if (!s)
+		return 0;
+	unwind_call(ctx, s, c);
+	slot = settle_stack(s->room, load, role);
+	if (knowing.on)
+		learn_stack(s);
+	if (!room)
+		leave();
+	return slot;
 }
 
 /* The slot of this call's stack; 0: there is no room for it. */
-static __always_inline __u32 stack_slot(void *ctx, struct scratch *s, const struct caller *c,
-				      __u32 load, __u32 role)
+static __always_inline __u32 stack_slot(void *ctx, struct scratch *room, struct caller *c, __u32 load, __u32 role)
 {
-	__u64 at = 0, tag = 0, site = c->site == c->ret ? 0 : c->site;
-	struct stack *st = &s->stack;
+	__u32 slot = stack_known(ctx, c, load, role);
 
-	st->load = load;
-	st->role = role;
-	st->site = site;
-	st->needed = role >= STACK_WRONG;
-	/* A kprobe's ctx is no place on the stack that is unwound. */
-	if (knowing.on && !c->sp && !c->apart && !in_irq()) {
-		__u32 slot;
-
-		at = address_by_own(ctx);
-		tag = known_tag(load, role, at);
-		slot = known_stack(at, c->ret, tag, site, s->room);
-		if (slot) {
-			if (knowing.verify)
-				verify_stack(ctx, s, c, slot);
-			return slot;
-		}
-	}
-	unwind_full(ctx, s);
-	return settle_stack(s->room, c->ret, at, tag, site);
+	return slot ? slot : stack_unwound(ctx, room, c, load, role);
 }
 
 #endif
