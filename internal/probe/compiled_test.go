@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -66,6 +67,44 @@ func TestPacked(t *testing.T) {
 		if g == nil || g.SectionName != w.SectionName || g.Offset != w.Offset || g.Size() != w.Size() {
 			t.Errorf("variable %s: %v, want %v", name, g, w)
 		}
+	}
+}
+
+// TestPlaceValues: of maps that have one value, programs have the value and not the map, which
+// nobody could look up then; the others stay maps.
+func TestPlaceValues(t *testing.T) {
+	c, err := readCompiled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	placeValues(c)
+	values, others := make(map[string]int), 0
+	for name := range c.Maps {
+		if slices.Contains(singles, name) && c.Maps[name].MaxEntries != 1 {
+			t.Errorf("map %s has %d values", name, c.Maps[name].MaxEntries)
+		}
+	}
+	for _, name := range []string{"release_tracepoint", "obtain_exit", "release_bulk"} {
+		p, err := c.Program(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			switch {
+			case !ins.IsLoadFromMap():
+			case slices.Contains(singles, ins.Reference()):
+				if ins.Src != asm.PseudoMapValue || ins.Constant != 0 {
+					t.Errorf("%s: %v", name, ins)
+				}
+				values[ins.Reference()]++
+			case ins.Src == asm.PseudoMapFD:
+				others++
+			}
+		}
+	}
+	if values["known"] == 0 || values["freed"] == 0 || others == 0 {
+		t.Errorf("%v, and %d maps", values, others)
 	}
 }
 
