@@ -36,23 +36,32 @@ type kedrEvent struct {
 type kedrFreedSlots struct {
 	_    structs.HostLayout
 	Slot [8192]struct {
-		_            structs.HostLayout
-		Key          uint64
-		Turn         uint64
-		Size         uint64
-		ObtainedAt   uint64
-		ReleasedAt   uint64
-		ObtainedSlot uint32
-		ReleasedSlot uint32
-		ObtainedBy   uint32
-		ReleasedBy   uint32
-		ObtainedComm [16]int8
-		ReleasedComm [16]int8
-		Load         uint32
-		Probe        uint16
-		ObtainedIrq  uint8
-		ReleasedIrq  uint8
-		End          uint64
+		_        structs.HostLayout
+		Key      uint64
+		Turn     uint64
+		Size     uint64
+		Load     uint32
+		Probe    uint16
+		Pad      uint16
+		Obtained struct {
+			_        structs.HostLayout
+			CallSite uint64
+			Slot     uint32
+			Pid      uint32
+			Comm     [16]int8
+			Irq      uint8
+			Pad      [7]uint8
+		}
+		Released struct {
+			_        structs.HostLayout
+			CallSite uint64
+			Slot     uint32
+			Pid      uint32
+			Comm     [16]int8
+			Irq      uint8
+			Pad      [7]uint8
+		}
+		End uint64
 	}
 }
 

@@ -249,13 +249,24 @@ static __always_inline struct object *seen_inside(struct object *old)
 	return !spec.tracepoint && old && old->inner && old->pid == current_pid() ? old : NULL;
 }
 
+/* With another function of the target for its caller an object counts once. */
+static __always_inline void count_once(const struct object *inside)
+{
+	struct load *ld = load_of(inside->load);
+
+	if (ld) {
+		__sync_fetch_and_add(&ld->frees, -1ULL);
+		__sync_fetch_and_add(&ld->allocations, -1ULL);
+		__sync_fetch_and_add(&ld->allocated_bytes, -inside->size);
+	}
+}
+
 /* Enters an object that a target obtained. */
 static __always_inline void remember(void *ctx, struct caller *c, __u64 addr, __u64 size, __u64 owner)
 {
 	__u64 key = free_key(key_of(addr));
 	struct object *old, *inside, *o;
 	struct tally *tally;
-	struct scratch *s;
 	struct load *ld;
 	__u32 id;
 
@@ -269,38 +280,34 @@ static __always_inline void remember(void *ctx, struct caller *c, __u64 addr, __
 		inside->kinds = spec.kinds;
 		return;
 	}
+	if (!layout.cells) {
+		struct scratch *s = enter();
+		struct entry e;
+
+		if (!s)
+			return;
+		if (prepare(ctx, s, c, size, owner, &e)) {
+			if (inside)
+				count_once(inside);
+			/* It is looked for anew: while the stack was unwound it may have gone. */
+			enter_object(&e, addr);
+		}
+		leave();
+		return;
+	}
 	ld = load_calling(c, &id);
 	if (!ld)
 		return;
-	if (inside) {
-		/* With another function of the target for its caller: it counts once. */
-		struct load *was = load_of(inside->load);
-
-		if (was) {
-			__sync_fetch_and_add(&was->frees, -1ULL);
-			__sync_fetch_and_add(&was->allocations, -1ULL);
-			__sync_fetch_and_add(&was->allocated_bytes, -inside->size);
-		}
-	}
+	if (inside)
+		count_once(inside);
 	count_obtained(ld, size);
-	if (layout.cells) {
-		o = open_cell(key, old);
-		if (!o)
-			return;
-		o->address = shown(addr);
-		tally = describe(ctx, NULL, c, o, id, size, owner);
-		show_cell(key, o);
-		count_entered(ld, tally, size);
+	o = open_cell(key, old);
+	if (!o)
 		return;
-	}
-	s = enter();
-	if (!s)
-		return;
-	s->object.address = shown(addr);
-	tally = describe(ctx, s, c, &s->object, id, size, owner);
-	if (put_in_hash(key, &s->object, old))
-		count_entered(ld, tally, size);
-	leave();
+	o->address = shown(addr);
+	tally = describe(ctx, NULL, c, o, id, size, owner);
+	show_cell(key, o);
+	count_entered(ld, tally, size);
 }
 
 static __always_inline void who_obtained(struct party *p, const struct object *o)
@@ -320,23 +327,13 @@ static __always_inline void who_calls(struct party *p, const struct scratch *s)
 	current_comm(p->comm);
 }
 
-/* The same of an object that was released. */
-static __always_inline void who_had_obtained(struct party *p, const struct freed *f)
+static __always_inline void who_acted(struct party *p, const struct act *a)
 {
-	p->stack = slot_stack(f->obtained_slot);
-	p->call_site = f->obtained_at;
-	p->pid = f->obtained_by;
-	p->irq = f->obtained_irq;
-	__builtin_memcpy(p->comm, f->obtained_comm, sizeof(p->comm));
-}
-
-static __always_inline void who_released(struct party *p, const struct freed *f)
-{
-	p->stack = slot_stack(f->released_slot);
-	p->call_site = f->released_at;
-	p->pid = f->released_by;
-	p->irq = f->released_irq;
-	__builtin_memcpy(p->comm, f->released_comm, sizeof(p->comm));
+	p->stack = slot_stack(a->slot);
+	p->call_site = a->call_site;
+	p->pid = a->pid;
+	p->irq = a->irq;
+	__builtin_memcpy(p->comm, a->comm, sizeof(p->comm));
 }
 
 static __always_inline void need(__u64 stack)
@@ -376,16 +373,16 @@ static __always_inline void note_release(__u64 site, bool irq, __u64 key, const 
 	f->size = old->size;
 	f->load = old->load;
 	f->probe = old->probe;
-	f->obtained_at = old->call_site;
-	f->obtained_slot = old->slot;
-	f->obtained_by = old->pid;
-	f->obtained_irq = old->irq;
-	__builtin_memcpy(f->obtained_comm, old->comm, sizeof(f->obtained_comm));
-	f->released_at = site;
-	f->released_slot = slot;
-	f->released_by = current_pid();
-	f->released_irq = irq;
-	current_comm(f->released_comm);
+	f->obtained.call_site = old->call_site;
+	f->obtained.slot = old->slot;
+	f->obtained.pid = old->pid;
+	f->obtained.irq = old->irq;
+	__builtin_memcpy(f->obtained.comm, old->comm, sizeof(f->obtained.comm));
+	f->released.call_site = site;
+	f->released.slot = slot;
+	f->released.pid = current_pid();
+	f->released.irq = irq;
+	current_comm(f->released.comm);
 	f->end = f->turn;
 	barrier();
 	f->key = key;
@@ -440,8 +437,8 @@ static __always_inline void wrong_release(struct scratch *s, const struct object
 		w->known = 1;
 		w->size = before->size;
 		w->object_probe = before->probe;
-		who_had_obtained(&w->obtained, before);
-		who_released(&w->released, before);
+		who_acted(&w->obtained, &before->obtained);
+		who_acted(&w->released, &before->released);
 		need(w->obtained.stack);
 		need(w->released.stack);
 	}

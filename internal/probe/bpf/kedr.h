@@ -225,18 +225,24 @@ struct party {
 	char comm[COMM_LEN];
 };
 
+/* The same of something that mostly nobody will ask for: the stack by the slot of its tally. */
+struct act {
+	__u64 call_site;
+	__u32 slot; /* 0: there was no room for it */
+	__u32 pid;
+	char comm[COMM_LEN] __attribute__((aligned(8)));
+	__u8 irq;
+	__u8 pad[7];
+};
+
 /* The last release of an object with this key. */
 struct freed {
 	__u64 key, turn; /* of the release among all of them */
 	__u64 size;
-	__u64 obtained_at, released_at; /* call sites */
-	__u32 obtained_slot, released_slot; /* of the stacks' tallies; 0: there was no room */
-	__u32 obtained_by, released_by; /* tasks */
-	char obtained_comm[COMM_LEN] __attribute__((aligned(8)));
-	char released_comm[COMM_LEN] __attribute__((aligned(8)));
 	__u32 load;
 	__u16 probe; /* that handed it out */
-	__u8 obtained_irq, released_irq;
+	__u16 pad;
+	struct act obtained, released;
 	__u64 end; /* turn again: it was written whole */
 };
 

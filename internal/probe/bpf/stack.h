@@ -308,12 +308,18 @@ static __always_inline __u32 store_stack(__u32 room)
 	return slot == NO_SLOT ? 0 : slot;
 }
 
+/* A jump of the target, which has left no frame; 0: there was none. */
+static __always_inline __u64 jumped(__u64 site, __u64 ret)
+{
+	return site == ret ? 0 : site;
+}
+
 /* Of a call whose stack is one of a load's. */
 static __always_inline void begin_stack(struct scratch *s, __u32 load, __u32 role)
 {
 	s->stack.load = load;
 	s->stack.role = role;
-	s->stack.site = s->call.site == s->call.ret ? 0 : s->call.site;
+	s->stack.site = jumped(s->call.site, s->call.ret);
 	s->stack.needed = role >= STACK_WRONG;
 }
 
@@ -343,12 +349,6 @@ __noinline __u32 settle_stack(__u32 room, __u32 load, __u32 role)
 static __always_inline bool comparable(const struct caller *c)
 {
 	return knowing.on && !c->sp && !c->apart && !c->irq;
-}
-
-/* A jump of the target, which has left no frame; 0: there was none. */
-static __always_inline __u64 jumped(const struct caller *c)
-{
-	return c->site == c->ret ? 0 : c->site;
 }
 
 /* Unwinds the stack, and writes down what functions are told that go on with it. */
@@ -398,7 +398,7 @@ static __always_inline __u32 stack_known(void *ctx, struct caller *c, __u32 load
 			return 0;
 	}
 	at = address_by_own(ctx);
-	slot = known_stack(at, c->ret, known_tag(load, role, at), jumped(c), s);
+	slot = known_stack(at, c->ret, known_tag(load, role, at), jumped(c->site, c->ret), s);
 	if (s)
 		leave();
 	if (knowing.verify && slot)
