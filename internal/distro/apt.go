@@ -253,11 +253,8 @@ func parseDepends(out string) []string {
 	return names
 }
 
-// download fetches packages; apt checks their signatures and sums.
+// download fetches packages, and says so.
 func (a *apt) download(ctx context.Context, dir string, packages []string) ([]string, error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
-	}
 	args := append(slices.Clone(a.args), "--no-install-recommends", "--print-uris", "-qq", "download")
 	uris, err := output(ctx, "apt-get", append(args, packages...)...)
 	if err != nil {
@@ -268,7 +265,15 @@ func (a *apt) download(ctx context.Context, dir string, packages []string) ([]st
 			a.store.Log("fetching %s (%s)", strings.Split(f[1], "_")[0], megabytes(f[2]))
 		}
 	}
-	args = append(slices.Clone(a.args), "-qq", "download")
+	return a.fetch(ctx, dir, packages)
+}
+
+// fetch fetches packages; apt checks their signatures and sums.
+func (a *apt) fetch(ctx context.Context, dir string, packages []string) ([]string, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	args := append(slices.Clone(a.args), "-qq", "download")
 	cmd := append(args, packages...)
 	// apt-get download writes to its working directory.
 	if err := run(ctx, "env", append([]string{"-C", dir, "apt-get"}, cmd...)...); err != nil {

@@ -37,8 +37,8 @@ func (s *Store) Build(ctx context.Context, k Kernel, dir string, args []string, 
 	if err != nil {
 		return err
 	}
-	if foreign != nil && foreign.Arch == I386 {
-		// Inside, make asks what machine this is, and would take it for 64 bits.
+	if k.Arch() == I386 {
+		// make asks what machine this is, and would take it for 64 bits.
 		args = append(args, "ARCH=i386")
 	}
 	args = append([]string{"--no-print-directory", fmt.Sprintf("-j%d", runtime.NumCPU()), "-C", headers, "M=" + dir}, args...)
@@ -60,7 +60,7 @@ func (s *Store) Build(ctx context.Context, k Kernel, dir string, args []string, 
 		if root, err = s.buildRoot(ctx, k, foreign); err != nil {
 			return err
 		}
-		err = runIn(cmd, root, filepath.Join(s.Dir, "headers", k.Release), dir)
+		err = runIn(cmd, root, s.headers(k), dir)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -90,23 +90,16 @@ func buildEnv(env []string) []string {
 // ForeignError says that a kernel's build tools can't run on this host.
 type ForeignError struct {
 	Release, Needs, Has string
-	Arch                Arch // where they are for another machine: it
 }
 
 func (e *ForeignError) Error() string {
-	if e.Arch != "" {
-		return fmt.Sprintf("the build tools of %s are for %s", e.Release, e.Arch)
-	}
 	return fmt.Sprintf("the build tools of %s need glibc %s, and this host has %s", e.Release, e.Needs, e.Has)
 }
 
 // Foreign says why the build tools of a kernel, whose headers are at hand, do
 // not run on this host; nil: they do.
 func (s *Store) Foreign(ctx context.Context, k Kernel) (*ForeignError, error) {
-	if k.Arch() != AMD64 {
-		return &ForeignError{Release: k.Release, Arch: k.Arch()}, nil
-	}
-	needs, err := libraryNeed(filepath.Join(s.Dir, "headers", k.Release, "usr/lib"))
+	needs, err := libraryNeed(filepath.Join(s.headers(k), "usr/lib"))
 	if err != nil {
 		return nil, fmt.Errorf("the build tools of %s: %w", k.Release, err)
 	}

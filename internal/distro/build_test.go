@@ -3,6 +3,7 @@ package distro
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,7 +78,7 @@ func TestParseDepends(t *testing.T) {
 }
 
 func TestRecipe(t *testing.T) {
-	r := newRecipe("trixie-backports", AMD64, []string{"linux-base", "gcc-14-for-host", "linux-kbuild-7.3.4+deb13", "libc6", "make", "libc6"})
+	r := newRecipe("trixie-backports", []string{"linux-base", "gcc-14-for-host", "linux-kbuild-7.3.4+deb13", "libc6", "make", "libc6"})
 	if d := cmp.Diff("trixie\nbinutils\ngcc-14-for-host\nlibc6\nmake\n", r.text()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
@@ -88,7 +89,7 @@ func TestRecipe(t *testing.T) {
 	if _, ok := parseRecipe(""); ok {
 		t.Error("an empty recipe")
 	}
-	if other := newRecipe("trixie", AMD64, []string{"gcc-15"}); other.name() == r.name() {
+	if other := newRecipe("trixie", []string{"gcc-15"}); other.name() == r.name() {
 		t.Errorf("two recipes make %s", r.name())
 	}
 }
@@ -109,5 +110,28 @@ func TestBuildEnv(t *testing.T) {
 	got := buildEnv([]string{"PATH=/bin", "MAKEFLAGS=-j4 --jobserver-auth=3,4", "MAKELEVEL=1", "MAKER=me"})
 	if d := cmp.Diff([]string{"PATH=/bin", "MAKER=me"}, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestParseURIs(t *testing.T) {
+	names, size := parseURIs(`'http://mirror.example/pool/l/libcap2_2.66-4_i386.deb' libcap2_1%3a2.66-4_i386.deb 100 SHA256:00
+'http://mirror.example/pool/d/dash_0.5_i386.deb' dash_0.5_i386.deb 23 SHA256:00
+W: something else
+`)
+	if d := cmp.Diff([]string{"libcap2", "dash"}, names); d != "" || size != 123 {
+		t.Errorf("%d bytes, (-want +got):\n%s", size, d)
+	}
+}
+
+func TestLastWords(t *testing.T) {
+	for stderr, want := range map[string]string{
+		"E: one\nE: two\n": "E: two",
+		"chroot: Exec format error\nI: main() received signal\nE: mmdebstrap failed to run\n": "chroot: Exec format error",
+		"":                       "",
+		strings.Repeat("x", 301): strings.Repeat("x", 300) + "...",
+	} {
+		if got := lastWords(stderr); got != want {
+			t.Errorf("%q: %q, want %q", stderr, got, want)
+		}
 	}
 }

@@ -22,16 +22,11 @@ import (
 // recipe says what a build root is made of.
 type recipe struct {
 	suite    string
-	arch     Arch
 	packages []string
 }
 
 func (r recipe) text() string {
-	suite := r.suite
-	if r.arch != AMD64 {
-		suite += "/" + string(r.arch)
-	}
-	return strings.Join(append([]string{suite}, r.packages...), "\n") + "\n"
+	return strings.Join(append([]string{r.suite}, r.packages...), "\n") + "\n"
 }
 
 func parseRecipe(text string) (recipe, bool) {
@@ -39,37 +34,22 @@ func parseRecipe(text string) (recipe, bool) {
 	if len(f) < 2 {
 		return recipe{}, false
 	}
-	suite, arch, ok := strings.Cut(f[0], "/")
-	if !ok {
-		arch = string(AMD64)
-	}
-	return recipe{suite, Arch(arch), f[1:]}, true
+	return recipe{f[0], f[1:]}, true
 }
 
 // name is the build root's: kernels that need the same share one.
 func (r recipe) name() string {
 	sum := sha256.Sum256([]byte(r.text()))
-	name := r.suite
-	if r.arch != AMD64 {
-		name += "-" + string(r.arch)
-	}
-	return name + "-" + hex.EncodeToString(sum[:4])
+	return r.suite + "-" + hex.EncodeToString(sum[:4])
 }
-
-// workloads are the programs that a machine of another architecture has for a workload,
-// beside the essential ones: those of the host don't run there.
-var workloads = []string{"dosfstools", "e2fsprogs", "iproute2", "kmod", "mount", "procps", "util-linux", "xfsprogs"}
 
 // newRecipe makes a recipe of a suite and of what headers and their build tools
 // depend on: the compiler, libraries, pahole.
-func newRecipe(suite string, arch Arch, deps []string) recipe {
+func newRecipe(suite string, deps []string) recipe {
 	for _, s := range []string{"-backports", "-security", "-updates"} {
 		suite = strings.TrimSuffix(suite, s)
 	}
-	r := recipe{suite, arch, []string{"binutils", "make"}}
-	if arch != AMD64 {
-		r.packages = append(r.packages, workloads...)
-	}
+	r := recipe{suite, []string{"binutils", "make"}}
 	for _, d := range deps {
 		if !strings.HasPrefix(d, "linux-") {
 			r.packages = append(r.packages, d)
@@ -83,7 +63,7 @@ func newRecipe(suite string, arch Arch, deps []string) recipe {
 // recipe finds out what modules for a kernel are built with, and keeps it with the
 // headers: archives forget.
 func (s *Store) recipe(ctx context.Context, k Kernel) (recipe, error) {
-	kept := filepath.Join(s.Dir, "headers", k.Release, "build-depends")
+	kept := filepath.Join(s.headers(k), "build-depends")
 	if b, err := os.ReadFile(kept); err == nil {
 		if r, ok := parseRecipe(string(b)); ok {
 			return r, nil
@@ -97,11 +77,6 @@ func (s *Store) recipe(ctx context.Context, k Kernel) (recipe, error) {
 	suite, err := a.offers(ctx, headers)
 	if err != nil {
 		return recipe{}, err
-	}
-	if suite == "" && k.Arch() != AMD64 {
-		if suite, err = hostSuite(ctx); err != nil {
-			return recipe{}, err
-		}
 	}
 	if suite == "" {
 		return recipe{}, fmt.Errorf("%s is of one of the host's own suites, whose C library is not installed: upgrade the host", headers)
@@ -120,35 +95,8 @@ func (s *Store) recipe(ctx context.Context, k Kernel) (recipe, error) {
 			all = append(all, more...)
 		}
 	}
-	r := newRecipe(suite, k.Arch(), all)
+	r := newRecipe(suite, all)
 	return r, os.WriteFile(kept, []byte(r.text()), 0o644)
-}
-
-// hostSuite is the host's own suite.
-func hostSuite(ctx context.Context) (string, error) {
-	ms, err := hostMirrors(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, m := range ms {
-		if suiteRE.MatchString(m.suite) && !strings.Contains(m.suite, "-") {
-			return m.suite, nil
-		}
-	}
-	return "", errors.New("the host's apt configuration names no suite of Debian's")
-}
-
-// Root returns a root file system of programs that run on a kernel where those of the
-// host don't; "" where they do.
-func (s *Store) Root(ctx context.Context, k Kernel) (string, error) {
-	if k.Arch() == AMD64 {
-		return "", nil
-	}
-	// It is the one that modules are built in.
-	if _, err := s.Headers(ctx, k); err != nil {
-		return "", err
-	}
-	return s.buildRoot(ctx, k, fmt.Errorf("the programs of this host don't run on %s", k.Release))
 }
 
 // buildRoot returns the root file system in which a kernel's build tools run: a
@@ -192,14 +140,10 @@ func (s *Store) buildRoot(ctx context.Context, k Kernel, why error) (string, err
 	if err := errors.Join(write("sources.list", list), write("apt.conf", acquireSettings(settings))); err != nil {
 		return "", err
 	}
-	s.Log("%v: making a build root of %s (%s), once (mmdebstrap)", why, r.suite, r.arch)
+	s.Log("%v: making a build root of %s, once (mmdebstrap)", why, r.suite)
 	made := filepath.Join(tmp, "root")
-	args := []string{"--quiet", "--mode=root", "--format=directory", "--variant=essential", "--architectures=" + string(r.arch),
+	args := []string{"--quiet", "--mode=root", "--format=directory", "--variant=essential", "--architectures=" + string(AMD64),
 		"--aptopt=" + filepath.Join(tmp, "apt.conf"), "--include=" + strings.Join(r.packages, ",")}
-	if r.arch != AMD64 {
-		// That the host runs its programs is found out by running them.
-		args = append(args, "--skip=check/qemu")
-	}
 	for _, dir := range []string{"doc", "locale", "man"} {
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
 	}

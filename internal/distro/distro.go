@@ -208,7 +208,8 @@ func (s *Store) Fetch(ctx context.Context, version string, refresh bool) (Kernel
 	if err != nil {
 		return Kernel{}, err
 	}
-	err = s.unpack(ctx, a, k.Dir, append([]string{name}, imageParts(deps, release)...), func(dir string) error {
+	image := set{a, append([]string{name}, imageParts(deps, release)...)}
+	err = s.unpack(ctx, k.Dir, []set{image}, func(dir string) error {
 		k := Kernel{Release: release, Dir: dir}
 		if _, err := os.Stat(k.Image()); err != nil {
 			return fmt.Errorf("package %s holds no kernel: %w", name, err)
@@ -256,8 +257,32 @@ func lookTool(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed", name)
 }
 
+// set is packages, and where they are to be had.
+type set struct {
+	apt      *apt
+	packages []string
+}
+
 // unpack downloads packages and puts their files into dir, all or nothing.
-func (s *Store) unpack(ctx context.Context, a *apt, dir string, packages []string, finish func(tmp string) error) (err error) {
+func (s *Store) unpack(ctx context.Context, dir string, sets []set, finish func(tmp string) error) error {
+	return s.make(dir, func(tmp, root string) error {
+		for i, set := range sets {
+			files, err := set.apt.download(ctx, filepath.Join(tmp, fmt.Sprintf("debs%d", i)), set.packages)
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				if err := run(ctx, "dpkg-deb", "-x", f, root); err != nil {
+					return fmt.Errorf("unpacking %s: %w", filepath.Base(f), err)
+				}
+			}
+		}
+		return finish(root)
+	})
+}
+
+// make has a directory filled, all or nothing; tmp is gone afterwards.
+func (s *Store) make(dir string, fill func(tmp, root string) error) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("no place for %s: %w", filepath.Base(dir), err)
 	}
@@ -266,20 +291,11 @@ func (s *Store) unpack(ctx context.Context, a *apt, dir string, packages []strin
 		return fmt.Errorf("no place for %s: %w", filepath.Base(dir), err)
 	}
 	defer os.RemoveAll(tmp)
-	files, err := a.download(ctx, filepath.Join(tmp, "debs"), packages)
-	if err != nil {
-		return err
-	}
 	root := filepath.Join(tmp, "root")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return err
 	}
-	for _, f := range files {
-		if err := run(ctx, "dpkg-deb", "-x", f, root); err != nil {
-			return fmt.Errorf("unpacking %s: %w", filepath.Base(f), err)
-		}
-	}
-	if err := finish(root); err != nil {
+	if err := fill(tmp, root); err != nil {
 		return err
 	}
 	if err := os.Rename(root, dir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -313,6 +329,21 @@ func outputOf(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	if errors.Is(err, exec.ErrNotFound) {
 		return "", fmt.Errorf("%s is not installed: kernels come by Debian's package tools", name)
 	}
-	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-	return "", fmt.Errorf("%s: %w: %s", name, err, lines[len(lines)-1])
+	return "", fmt.Errorf("%s: %w: %s", name, err, lastWords(stderr.String()))
+}
+
+// lastWords is the last line that tells why a tool failed. mmdebstrap ends with one that does not.
+func lastWords(stderr string) string {
+	const most = 300
+	words := ""
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "I: ") && line != "E: mmdebstrap failed to run" {
+			words = line
+		}
+	}
+	if len(words) > most {
+		words = strings.ToValidUTF8(words[:most], "") + "..."
+	}
+	return words
 }

@@ -9,10 +9,21 @@ import (
 	"strings"
 )
 
+// headers is where those of a kernel are unpacked, with build tools for 64 bits.
+func (s *Store) headers(k Kernel) string {
+	name := k.Release
+	if k.Arch() != AMD64 {
+		name += "-on-" + string(AMD64)
+	}
+	return filepath.Join(s.Dir, "headers", name)
+}
+
 // Headers returns a directory in which modules for a kernel are built with
-// make -C, fetching it where need be.
+// make -C, fetching it where need be. The build tools are for 64 bits, also where the
+// kernel is not: they make modules of either kind, and a host may be unable to run programs
+// of 32 bits (CONFIG_IA32_EMULATION, or ia32_emulation=off on its command line).
 func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
-	root := filepath.Join(s.Dir, "headers", k.Release)
+	root := s.headers(k)
 	dir := filepath.Join(root, "usr/src/linux-headers-"+k.Release)
 	if exists(dir) {
 		return dir, nil
@@ -30,12 +41,29 @@ func (s *Store) Headers(ctx context.Context, k Kernel) (string, error) {
 		return "", err
 	}
 	packages := []string{headers}
+	var tools []string
 	for _, d := range deps {
-		if strings.HasPrefix(d, "linux-headers-") || strings.HasPrefix(d, "linux-kbuild-") {
+		switch {
+		case strings.HasPrefix(d, "linux-headers-"):
 			packages = append(packages, d)
+		case strings.HasPrefix(d, "linux-kbuild-"):
+			tools = append(tools, d)
 		}
 	}
-	return dir, s.unpack(ctx, a, root, packages, func(tmp string) error { return relocate(tmp, root) })
+	sets := []set{{a, packages}}
+	if k.Arch() == AMD64 {
+		sets[0].packages = append(packages, tools...)
+	} else if len(tools) > 0 {
+		own, err := s.apt(AMD64)
+		if err != nil {
+			return "", err
+		}
+		if _, err := own.offers(ctx, tools[0]); err != nil {
+			return "", err
+		}
+		sets = append(sets, set{own, tools})
+	}
+	return dir, s.unpack(ctx, root, sets, func(tmp string) error { return relocate(tmp, root) })
 }
 
 // anyCompiler ends .kernelvariables, which names the compiler of the kernel's own

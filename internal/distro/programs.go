@@ -20,5 +20,5 @@ func (s *Store) Programs(ctx context.Context, suite string, packages ...string) 
 	if err := a.update(ctx, suite); err != nil {
 		return "", err
 	}
-	return dir, s.unpack(ctx, a, dir, packages, func(string) error { return nil })
+	return dir, s.unpack(ctx, dir, []set{{a, packages}}, func(string) error { return nil })
 }
