@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kedr/internal/kernel"
 )
 
@@ -275,8 +277,23 @@ func (s *Set) LostSoFar() ([]Lost, error) {
 	if !s.kprobes {
 		return nil, nil
 	}
+	awaitDeferred()
 	lost, err := s.Lost()
 	return slices.DeleteFunc(lost, func(l Lost) bool { return l.Reason == reasonUnsettled }), err
+}
+
+// awaitDeferred waits for what arming has given back, the types of its programs for one, to
+// be freed: the kernel defers that, and it may be called in an interrupt of a kprobe. Should
+// it take longer, a loss is told that is none; not the other way round.
+func awaitDeferred() {
+	// include/uapi/linux/membarrier.h, MEMBARRIER_CMD_GLOBAL: a grace period. What waits for one is
+	// called soon after, and before the next has ended.
+	const global = 1
+	for range 2 {
+		if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+			return
+		}
+	}
 }
 
 // placeWords turns numbers of parameters into those of words of the machine, where these

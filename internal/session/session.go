@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -146,6 +147,7 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 	if err != nil {
 		return nil, err
 	}
+	done = sync.OnceFunc(done)
 	defer done()
 	p := &plan.Plan{Targets: targets}
 	if !opts.NoLeaks {
@@ -176,6 +178,8 @@ func arm(c *catalog.Catalog, k *kernel.Kernel, opts Options, files bool, targets
 			return nil, err
 		}
 	}
+	// What it gives back is freed by functions that are watched now, which is nobody's loss.
+	done()
 	if s.meta.LostBefore, err = set.LostSoFar(); err != nil {
 		set.Close()
 		return nil, err
