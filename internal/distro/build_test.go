@@ -1,7 +1,10 @@
 package distro
 
 import (
+	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,5 +136,41 @@ func TestLastWords(t *testing.T) {
 		if got := lastWords(stderr); got != want {
 			t.Errorf("%q: %q, want %q", stderr, got, want)
 		}
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	_, err := outputOf(t.Context(), exec.Command("sh", "-c", "kill -INT $$"))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	_, err = outputOf(t.Context(), exec.Command("sh", "-c", "echo no room >&2; exit 3"))
+	if err == nil || errors.Is(err, context.Canceled) || !strings.HasSuffix(err.Error(), ": no room") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestUnpackInto(t *testing.T) {
+	dir := t.TempDir()
+	root, pkg := filepath.Join(dir, "root"), filepath.Join(dir, "package")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(root, "usr/bin"), 0o755),
+		os.Symlink("usr/bin", filepath.Join(root, "bin")),
+		os.MkdirAll(filepath.Join(pkg, "bin"), 0o755),
+		os.WriteFile(filepath.Join(pkg, "bin/tool"), []byte("tool"), 0o755),
+		os.MkdirAll(filepath.Join(pkg, "DEBIAN"), 0o755),
+		os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte("Package: tool\nVersion: 1\nArchitecture: all\nMaintainer: us <us@example.org>\nDescription: a tool\n"), 0o644),
+		run(t.Context(), "dpkg-deb", "-b", pkg, filepath.Join(dir, "tool.deb")),
+		unpackInto(t.Context(), filepath.Join(dir, "tool.deb"), root),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(root, "usr/bin/tool")); err != nil || string(b) != "tool" {
+		t.Errorf("%q, %v: the link to usr/bin was replaced", b, err)
+	}
+	if err := unpackInto(t.Context(), filepath.Join(dir, "none.deb"), root); err == nil {
+		t.Error("a package that is not there was unpacked")
 	}
 }

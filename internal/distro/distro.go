@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Kernel is an unpacked kernel package.
@@ -326,19 +327,41 @@ func outputOf(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
+	if interrupted(err) {
+		return "", context.Canceled
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return "", fmt.Errorf("%s is not installed: kernels come by Debian's package tools", name)
 	}
 	return "", fmt.Errorf("%s: %w: %s", name, err, lastWords(stderr.String()))
 }
 
-// lastWords is the last line that tells why a tool failed. mmdebstrap ends with one that does not.
+// interrupted tells that a tool was ended by the terminal's Ctrl-C, which goes to all at once:
+// ours may still be under way.
+func interrupted(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGINT
+}
+
+// farewells are what tools end with when they have told before what was wrong.
+var farewells = []string{
+	"E: Some index files failed to download",
+	"E: mmdebstrap failed to run",
+	"I: ",
+	"tar: Exiting with failure status",
+}
+
+// lastWords is the last line that tells why a tool failed.
 func lastWords(stderr string) string {
 	const most = 300
 	words := ""
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "I: ") && line != "E: mmdebstrap failed to run" {
+		if line != "" && !slices.ContainsFunc(farewells, func(f string) bool { return strings.HasPrefix(line, f) }) {
 			words = line
 		}
 	}

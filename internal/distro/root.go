@@ -72,7 +72,8 @@ func unpackInto(ctx context.Context, deb, root string) error {
 	}
 	defer r.Close()
 	from := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
-	from.Stdout = w
+	var said strings.Builder
+	from.Stdout, from.Stderr = w, &said
 	err = from.Start()
 	w.Close()
 	if err != nil {
@@ -81,8 +82,17 @@ func unpackInto(ctx context.Context, deb, root string) error {
 	to := exec.CommandContext(ctx, "tar", "-x", "--keep-directory-symlink", "-C", root)
 	to.Stdin = r
 	_, err = outputOf(ctx, to)
-	r.Close()
-	return errors.Join(err, from.Wait())
+	r.Close() // or dpkg-deb would wait for somebody to read
+	unpacked := from.Wait()
+	switch {
+	case interrupted(unpacked):
+		return context.Canceled
+	case err != nil && unpacked != nil:
+		return fmt.Errorf("%w (dpkg-deb: %s)", err, lastWords(said.String()))
+	case unpacked != nil:
+		return fmt.Errorf("dpkg-deb: %w: %s", unpacked, lastWords(said.String()))
+	}
+	return err
 }
 
 // closure lists some packages, and all that they depend on; and their size, in bytes.
