@@ -360,8 +360,9 @@ func lastWords(stderr string) string {
 	const most = 300
 	words := ""
 	for line := range strings.Lines(stderr) {
-		line = strings.TrimSpace(line)
-		if line != "" && !slices.ContainsFunc(farewells, func(f string) bool { return strings.HasPrefix(line, f) }) {
+		line = strings.TrimRight(line, " \r\n")
+		continued := strings.HasPrefix(line, " ") // what apt says more of the line before
+		if line != "" && !continued && !slices.ContainsFunc(farewells, func(f string) bool { return strings.HasPrefix(line, f) }) {
 			words = line
 		}
 	}
