@@ -130,7 +130,8 @@ func TestLastWords(t *testing.T) {
 	for stderr, want := range map[string]string{
 		"E: one\nE: two\n": "E: two",
 		"chroot: Exec format error\nI: main() received signal\nE: mmdebstrap failed to run\n": "chroot: Exec format error",
-		"":                       "",
+		"": "",
+		"E: Failed to fetch it  File has unexpected size\n   Hashes of expected file:\nE: Some index files failed to download. They have been ignored.\n": "E: Failed to fetch it  File has unexpected size",
 		strings.Repeat("x", 301): strings.Repeat("x", 300) + "...",
 	} {
 		if got := lastWords(stderr); got != want {
