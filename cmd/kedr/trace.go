@@ -223,6 +223,27 @@ type traceSink interface {
 	Close() error
 }
 
+// begunSink knows whether a trace has begun.
+type begunSink struct {
+	traceSink
+	target string
+	begun  bool
+}
+
+func (s *begunSink) Header(h *trace.Header) error {
+	s.begun = true
+	return s.traceSink.Header(h)
+}
+
+// begin begins a trace of which nothing came, not even its header: a kernel may crash
+// sooner than that is on its way. Without it the output would not say that something is missing.
+func (s *begunSink) begin() error {
+	if s.begun {
+		return nil
+	}
+	return s.Header(&trace.Header{Version: trace.Version, Targets: []string{s.target}})
+}
+
 // here traces on this kernel.
 func (f *traceFlags) here(ctx context.Context, k *kernel.Kernel, m *target.Module, params, workload []string, sink traceSink) error {
 	opts := session.Options{Trace: &f.choice.opts, NoLeaks: !f.leaks}
@@ -288,16 +309,18 @@ func (f *traceFlags) inGuest(ctx context.Context, k *kernel.Kernel, name string,
 func (f *traceFlags) onHost(cmd *cobra.Command, name string, params, workload []string, why error) error {
 	r, w := io.Pipe()
 	var wg sync.WaitGroup
-	var sink traceSink
+	var sink *begunSink
 	var showErr error
 	job := machineJob{verb: append([]string{"trace"}, f.choice.words()...), params: params, workload: workload}
 	if f.leaks {
 		job.verb = append(job.verb, "--live")
 	}
 	_, err := f.inMachine(cmd, name, why, &job, func(m *target.Module) io.Writer {
-		if sink, showErr = f.out.open(cmd, []*target.Module{m}); showErr != nil {
+		var out traceSink
+		if out, showErr = f.out.open(cmd, []*target.Module{m}); showErr != nil {
 			return w
 		}
+		sink = &begunSink{traceSink: out, target: m.Name}
 		wg.Go(func() {
 			showErr = copyTrace(r, sink)
 			// A machine that is not listened to would wait for ever.
@@ -312,6 +335,11 @@ func (f *traceFlags) onHost(cmd *cobra.Command, name string, params, workload []
 	}
 	if sink == nil {
 		return err
+	}
+	if _, crashed := lastWords(err); crashed {
+		if beginErr := sink.begin(); beginErr != nil {
+			err = beginErr
+		}
 	}
 	return f.out.finish(sink, err)
 }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"kedr/internal/trace"
+	"kedr/internal/trace/format"
+)
+
+// A machine's kernel may crash before anything of its trace has come; what is shown says
+// then that the trace is cut off, as ever.
+func TestNothingCame(t *testing.T) {
+	text, err := format.Find("text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, came := range []bool{false, true} {
+		var out bytes.Buffer
+		sink := &begunSink{traceSink: &formatSink{out: &out, format: text}, target: "crash"}
+		if came {
+			if err := sink.Header(&trace.Header{Version: trace.Version, Targets: []string{"crash"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sink.begin(); err != nil {
+			t.Fatal(err)
+		}
+		sink.Close()
+		if n := strings.Count(out.String(), "TIME CPU"); n != 1 {
+			t.Errorf("begun %d times:\n%s", n, &out)
+		}
+		if !strings.Contains(out.String(), "the trace is cut off") {
+			t.Errorf("not cut off:\n%s", &out)
+		}
+	}
+
+	var file bytes.Buffer
+	sink := &begunSink{traceSink: &fileSink{w: &file}, target: "crash"}
+	if err := sink.begin(); err != nil {
+		t.Fatal(err)
+	}
+	sink.Close()
+	r, err := trace.NewReader(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var rec trace.Record
+	if err := r.Next(&rec); err != trace.ErrCutOff {
+		t.Errorf("%v", err)
+	}
+}
