@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestNothingCame(t *testing.T) {
 	}
 	defer r.Close()
 	var rec trace.Record
-	if err := r.Next(&rec); err != trace.ErrCutOff {
+	if err := r.Next(&rec); !errors.Is(err, trace.ErrCutOff) {
 		t.Errorf("%v", err)
 	}
 }

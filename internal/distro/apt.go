@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -260,10 +261,8 @@ func (a *apt) download(ctx context.Context, dir string, packages []string) ([]st
 	if err != nil {
 		return nil, fmt.Errorf("finding %s: %w", strings.Join(packages, ", "), err)
 	}
-	for line := range strings.Lines(uris) {
-		if f := strings.Fields(line); len(f) >= 3 {
-			a.store.Log("fetching %s (%s)", strings.Split(f[1], "_")[0], megabytes(f[2]))
-		}
+	for _, p := range parseURIs(uris) {
+		a.store.Log("fetching %s (%s)", p.name, megabytes(p.size))
 	}
 	return a.fetch(ctx, dir, packages)
 }
@@ -282,9 +281,34 @@ func (a *apt) fetch(ctx context.Context, dir string, packages []string) ([]strin
 	return filepath.Glob(filepath.Join(dir, "*.deb"))
 }
 
-func megabytes(bytes string) string {
-	if len(bytes) <= 6 {
+// offer is a package that apt would download, and its size in bytes.
+type offer struct {
+	name string
+	size int64
+}
+
+// parseURIs reads what apt-get --print-uris says of each package: its address, quoted, the
+// name of a file, and its size.
+func parseURIs(out string) []offer {
+	var offers []offer
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) < 3 || !strings.HasPrefix(f[0], "'") {
+			continue
+		}
+		name, _, _ := strings.Cut(f[1], "_")
+		size, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil || size < 0 {
+			size = 0 // it is only shown
+		}
+		offers = append(offers, offer{name, size})
+	}
+	return offers
+}
+
+func megabytes(bytes int64) string {
+	if bytes < 1e6 {
 		return "under 1 MB"
 	}
-	return bytes[:len(bytes)-6] + " MB"
+	return fmt.Sprintf("%d MB", bytes/1e6)
 }

@@ -117,12 +117,12 @@ func TestBuildEnv(t *testing.T) {
 }
 
 func TestParseURIs(t *testing.T) {
-	names, size := parseURIs(`'http://mirror.example/pool/l/libcap2_2.66-4_i386.deb' libcap2_1%3a2.66-4_i386.deb 100 SHA256:00
+	got := parseURIs(`'http://mirror.example/pool/l/libcap2_2.66-4_i386.deb' libcap2_1%3a2.66-4_i386.deb 100 SHA256:00
 'http://mirror.example/pool/d/dash_0.5_i386.deb' dash_0.5_i386.deb 23 SHA256:00
 W: something else
 `)
-	if d := cmp.Diff([]string{"libcap2", "dash"}, names); d != "" || size != 123 {
-		t.Errorf("%d bytes, (-want +got):\n%s", size, d)
+	if d := cmp.Diff([]offer{{"libcap2", 100}, {"dash", 23}}, got, cmp.AllowUnexported(offer{})); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestUnpackInto(t *testing.T) {
 		os.MkdirAll(filepath.Join(pkg, "DEBIAN"), 0o755),
 		os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte("Package: tool\nVersion: 1\nArchitecture: all\nMaintainer: us <us@example.org>\nDescription: a tool\n"), 0o644),
 		run(t.Context(), "dpkg-deb", "-b", pkg, filepath.Join(dir, "tool.deb")),
-		unpackInto(t.Context(), filepath.Join(dir, "tool.deb"), root),
+		unpackInto(t.Context(), root, []string{filepath.Join(dir, "tool.deb")}),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -171,7 +171,7 @@ func TestUnpackInto(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(root, "usr/bin/tool")); err != nil || string(b) != "tool" {
 		t.Errorf("%q, %v: the link to usr/bin was replaced", b, err)
 	}
-	if err := unpackInto(t.Context(), filepath.Join(dir, "none.deb"), root); err == nil {
+	if err := unpackInto(t.Context(), root, []string{filepath.Join(dir, "none.deb")}); err == nil {
 		t.Error("a package that is not there was unpacked")
 	}
 }

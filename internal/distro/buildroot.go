@@ -39,8 +39,13 @@ func parseRecipe(text string) (recipe, bool) {
 
 // name is the build root's: kernels that need the same share one.
 func (r recipe) name() string {
-	sum := sha256.Sum256([]byte(r.text()))
-	return r.suite + "-" + hex.EncodeToString(sum[:4])
+	return r.suite + "-" + digest(r.text())
+}
+
+// digest tells texts apart in names of directories.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
 }
 
 // newRecipe makes a recipe of a suite and of what headers and their build tools

@@ -272,10 +272,8 @@ func (s *Store) unpack(ctx context.Context, dir string, sets []set, finish func(
 			if err != nil {
 				return err
 			}
-			for _, f := range files {
-				if err := run(ctx, "dpkg-deb", "-x", f, root); err != nil {
-					return fmt.Errorf("unpacking %s: %w", filepath.Base(f), err)
-				}
+			if err := unpackInto(ctx, root, files); err != nil {
+				return err
 			}
 		}
 		return finish(root)
@@ -303,6 +301,48 @@ func (s *Store) make(dir string, fill func(tmp, root string) error) error {
 		return err
 	}
 	return nil
+}
+
+// unpackInto puts the files of packages into a root.
+func unpackInto(ctx context.Context, root string, debs []string) error {
+	for _, deb := range debs {
+		if err := unpackOne(ctx, root, deb); err != nil {
+			return fmt.Errorf("unpacking %s: %w", filepath.Base(deb), err)
+		}
+	}
+	return nil
+}
+
+// unpackOne does what dpkg-deb -x does, but for one thing: what is a link to a directory in
+// the root, and a directory in the package, stays a link.
+func unpackOne(ctx context.Context, root, deb string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	from := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
+	var said strings.Builder
+	from.Stdout, from.Stderr = w, &said
+	err = from.Start()
+	w.Close()
+	if err != nil {
+		return err
+	}
+	to := exec.CommandContext(ctx, "tar", "-xp", "--keep-directory-symlink", "-C", root)
+	to.Stdin = r
+	_, err = outputOf(ctx, to)
+	r.Close() // or dpkg-deb would wait for somebody to read
+	unpacked := from.Wait()
+	switch {
+	case interrupted(unpacked):
+		return context.Canceled
+	case err != nil && unpacked != nil:
+		return fmt.Errorf("%w (dpkg-deb: %s)", err, lastWords(said.String()))
+	case unpacked != nil:
+		return fmt.Errorf("dpkg-deb: %w: %s", unpacked, lastWords(said.String()))
+	}
+	return err
 }
 
 // run runs a tool, and tells its own last words when it fails.
