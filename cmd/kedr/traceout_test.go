@@ -37,6 +37,21 @@ func TestNothingCame(t *testing.T) {
 		}
 	}
 
+	for _, f := range format.Formats {
+		var out bytes.Buffer
+		sink := &begunSink{traceSink: &formatSink{out: &out, format: &f}, target: "crash"}
+		if err := sink.begin(); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		if err := sink.Close(); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		// In JSON an object of its own says that a trace was ended: here there is none.
+		if got, want := out.Len() == 0, f.Name == "json"; got != want {
+			t.Errorf("%s: %q", f.Name, &out)
+		}
+	}
+
 	var file bytes.Buffer
 	sink := &begunSink{traceSink: &fileSink{w: &file}, target: "crash"}
 	if err := sink.begin(); err != nil {
