@@ -116,6 +116,8 @@ func (g *guestProcess) args() []string {
 		"-smp", strconv.Itoa(cpus), "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
+		// A state is that of a machine that stands still, and what wakes from it is to run.
+		"-global", "migration.store-global-state=off",
 		"-chardev", "file,id=job,path=/dev/fd/3",
 		"-chardev", "socket,id=orders,fd=5",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=job", "-device", "virtserialport,chardev=orders",

@@ -120,6 +120,9 @@ const (
 	// countedSilence is that where time goes by the instruction: a second of the
 	// machine's takes ten here, and more on a busy host.
 	countedSilence = 10 * time.Minute
+	// wakePatience is how long one that wakes may give none; it gives one within a second
+	// or two, and a boot takes its place.
+	wakePatience = 20 * time.Second
 	// maxBoots is how often a kernel may crash before its init runs.
 	maxBoots = 3
 	// maxConsole bounds what is kept of the console: its end.
@@ -342,9 +345,10 @@ func (g *guestProcess) run(ctx context.Context) (*Result, error) {
 // watch waits for silence or the time limit, and returns nil when the machine
 // has ended by itself.
 func (g *guestProcess) watch(ctx context.Context, pid int) *HangError {
-	silent := silenceWatch{limit: silence, most: longestSilence, queued: func() map[int]time.Duration { return queued(pid) }}
+	limit := silence
+	silent := silenceWatch{most: longestSilence, queued: func() map[int]time.Duration { return queued(pid) }}
 	if g.config.Icount {
-		silent.limit, silent.most = countedSilence, countedSilence
+		limit, silent.most = countedSilence, countedSilence
 	}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -361,6 +365,10 @@ func (g *guestProcess) watch(ctx context.Context, pid int) *HangError {
 		sign := time.Duration(g.lastSign.Load())
 		if g.patience > 0 && sign == 0 && now > g.patience && g.console.len() == 0 {
 			return &HangError{After: g.patience}
+		}
+		silent.limit = limit
+		if g.woken && sign == 0 {
+			silent.limit = wakePatience
 		}
 		if silent.over(now, sign) {
 			return &HangError{After: (now - sign).Round(time.Second)}

@@ -53,7 +53,7 @@ func TestMigrate(t *testing.T) {
 		failed    = `{"return":{}} {"event":"MIGRATION","data":{"status":"failed"}}`
 		refused   = `{"error":{"class":"GenericError","desc":"Migration is not finalized yet"}}`
 	)
-	all := []string{"qmp_capabilities", "migrate-set-capabilities", "migrate-set-parameters", "getfd", "migrate", "cont"}
+	all := []string{"qmp_capabilities", "migrate-set-capabilities", "migrate-set-parameters", "stop", "getfd", "migrate", "cont"}
 	for _, test := range []struct {
 		name, greeting string
 		answers        map[string][]string
@@ -64,8 +64,8 @@ func TestMigrate(t *testing.T) {
 		{"completed", greeting, map[string][]string{"migrate": {completed}}, "", false, all},
 		{"not yet", greeting, map[string][]string{"migrate": {completed}, "cont": {refused, refused}}, "", false, append(append([]string{}, all...), "cont", "cont")},
 		{"failed", greeting, map[string][]string{"migrate": {failed}}, "could not write", false, all},
-		{"refused", greeting, map[string][]string{"migrate": {refused}}, "not finalized", true, all[:5]},
-		{"gone", greeting, map[string][]string{"migrate": {""}}, "EOF", true, all[:5]},
+		{"refused", greeting, map[string][]string{"migrate": {refused}}, "not finalized", true, all[:6]},
+		{"gone", greeting, map[string][]string{"migrate": {""}}, "EOF", true, all[:6]},
 		{"not a monitor", "hello\n", nil, "invalid character", true, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
