@@ -116,7 +116,8 @@ func (g *guestProcess) args() []string {
 		"-smp", strconv.Itoa(cpus), "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
-		// A state is that of a machine that stands still, and what wakes from it is to run.
+		// A state is that of a machine that stands still, and would say so: what wakes from it
+		// would stand still, too (global_state_needed in QEMU's migration/global_state.c).
 		"-global", "migration.store-global-state=off",
 		"-chardev", "file,id=job,path=/dev/fd/3",
 		"-chardev", "socket,id=orders,fd=5",

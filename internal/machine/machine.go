@@ -120,8 +120,8 @@ const (
 	// countedSilence is that where time goes by the instruction: a second of the
 	// machine's takes ten here, and more on a busy host.
 	countedSilence = 10 * time.Minute
-	// wakePatience is how long one that wakes may give none; it gives one within a second
-	// or two, and a boot takes its place.
+	// wakePatience is how long a machine that wakes may take to give the first; it does so in
+	// a tenth of it, and one that does not is booted.
 	wakePatience = 20 * time.Second
 	// maxBoots is how often a kernel may crash before its init runs.
 	maxBoots = 3

@@ -141,9 +141,9 @@ func (b *bed) tidy() error {
 // migrate has the emulator write a machine's state to a file, by its monitor (QEMU's
 // docs/interop/qmp-spec and qapi/migration.json), and the machine go on. It stands still
 // meanwhile: before QEMU 9.0 what an emulated processor writes to memory while that is being
-// copied may miss in the copy (cpu_physical_memory_sync_dirty_bitmap in
-// include/exec/ram_addr.h of 7.2 clears the marks, and not the processor's own memory of
-// having made them).
+// copied may be missing from the copy (cpu_physical_memory_sync_dirty_bitmap in
+// include/exec/ram_addr.h of 7.2 clears the marks of pages written to, but lets the
+// processor believe that it need not mark them again).
 func migrate(conn *net.UnixConn, to *os.File) error {
 	end := time.Now().Add(sleepPatience)
 	conn.SetDeadline(end)
